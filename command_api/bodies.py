@@ -1,0 +1,115 @@
+import re
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from email_validator import EmailNotValidError, validate_email
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticCustomError
+
+from command_api.decide import MAX_ATTRIBUTES
+from events.record import UserRecord
+from events.user import Status
+
+MAX_DEPTH: Final = 32
+CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+NUL: Final = "\x00"
+
+
+def _check_email(email: str) -> str:
+    email = email.strip()
+    try:
+        validate_email(email, check_deliverability=False)
+    except EmailNotValidError as error:
+        raise PydanticCustomError("email", "{reason}", {"reason": str(error)}) from None
+    return email
+
+
+def _check_name(name: str) -> str:
+    if CONTROL.search(name) or not name.strip():
+        raise PydanticCustomError("display_name", "must have a visible character and no control characters")
+    return name
+
+
+def _check_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
+    if _depth_or_nul(attributes, 1) > MAX_DEPTH:
+        raise PydanticCustomError("too_deep", "must not nest deeper than {depth} levels", {"depth": MAX_DEPTH})
+    if len(orjson.dumps(attributes)) > MAX_ATTRIBUTES:
+        raise PydanticCustomError("too_large", "must have at most {size} bytes as JSON", {"size": MAX_ATTRIBUTES})
+    return attributes
+
+
+def _depth_or_nul(value: Any, depth: int) -> int:  # noqa: ANN401 - a JSON value
+    """The depth of a JSON value; raises at a NUL character, which Postgres stores in no text."""
+    if depth > MAX_DEPTH:
+        return depth
+    match value:
+        case str():
+            if NUL in value:
+                raise PydanticCustomError("nul", "must not contain the character U+0000")
+            return depth
+        case dict():
+            parts: list[Any] = [*value, *value.values()]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        case list():
+            parts = value  # pyright: ignore[reportUnknownVariableType]
+        case _:
+            return depth
+    return max((_depth_or_nul(part, depth + 1) for part in parts), default=depth)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def _refuse_null(value: Any) -> Any:  # noqa: ANN401 - whatever was sent
+    if value is None:
+        raise PydanticCustomError("not_removable", "cannot be removed: leave it out to keep it as it is")
+    return value
+
+
+Email = Annotated[
+    str,
+    Field(max_length=254, examples=["ada@example.com"], json_schema_extra={"format": "email"}),
+    AfterValidator(_check_email),
+]
+DisplayName = Annotated[str, Field(min_length=1, max_length=200, examples=["Ada"]), AfterValidator(_check_name)]
+Role = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$", examples=["user"])]
+Roles = Annotated[list[Role], Field(max_length=32), AfterValidator(lambda roles: sorted(set(roles)))]
+Attributes = Annotated[
+    dict[str, Any],
+    Field(description="a free JSON object of at most 8 KiB", examples=[{"team": "engines"}]),
+    AfterValidator(_check_attributes),
+]
+Password = Annotated[SecretStr, Field(description="stored only as an argon2id hash, never in the log or on Kafka")]
+
+
+class CreateUserBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    email: Email
+    display_name: DisplayName | None = None
+    status: Status = Status.ACTIVE
+    roles: Roles = Field(default_factory=lambda: ["user"])
+    attributes: Attributes = Field(default_factory=dict)
+    password: Password | None = None
+
+
+class ChangeUserBody(BaseModel):
+    """Fields left out stay as they are; null clears display_name, roles and attributes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    email: Annotated[Email | None, BeforeValidator(_refuse_null)] = None
+    display_name: DisplayName | None = None
+    status: Annotated[Status | None, BeforeValidator(_refuse_null)] = None
+    roles: Roles | None = None
+    attributes: Attributes | None = None
+    password: Annotated[Password | None, BeforeValidator(_refuse_null)] = None
+
+
+class Written(UserRecord):
+    """The record after the write."""
+
+    changed: list[str] = Field(description="the fields that this request changed; empty: nothing was to be changed")
+
+
+class Deleted(BaseModel):
+    message: Literal["User deleted successfully"]
+    id: str
+    version: int
+    deleted_at: str

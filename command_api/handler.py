@@ -1,0 +1,237 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from command_api.decide import Command, CreateUser, decide
+from events.email import canonical_email
+from events.keyring import Digester
+from events.reader import Loaded, Reader
+from events.recording import Metadata, Position
+from events.user import User, UserCreated, UserDeleted, UserEvent, UserId, UserUpdated
+from events.writer import Append, Appended, EmailTaken, Idempotency, KeyReused, Noted, Replayed, Stale, Writer
+from identity.passwords import Passwords
+from runtime.failpoints import failpoint
+from runtime.failures import Overloaded, Unavailable
+
+# a command without If-Match is decided again when another process was faster; each round, one of them wins
+MAX_ROUNDS = 50
+
+
+class EmailIsTaken(Exception):
+    """Another user has the e-mail address."""
+
+
+class KeyWasReused(Exception):
+    """The idempotency key was used before, with another request."""
+
+
+class KeyIsBusy(Exception):
+    """A request with this idempotency key is under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A command with what surrounds it. `user_id` is a new one for a creation."""
+
+    user_id: UserId
+    command: Command
+    metadata: Metadata
+    idempotency: Idempotency | None
+    password: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The record after the command and the position that it stands for; `changed` names the fields."""
+
+    user: User
+    position: Position
+    changed: tuple[str, ...]
+    replayed: bool = False
+
+
+@dataclass(slots=True)
+class _Turn:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    holders: int = 0
+
+
+class CommandHandler:
+    """Takes commands from decision to durable event.
+
+    Every command is answered within `timeout` seconds. Commands of one user go one by one in this process; against
+    other processes the log's version check guards, and what it refuses is decided again on the new state.
+    """
+
+    def __init__(
+        self,
+        *,
+        reader: Reader,
+        writer: Writer,
+        passwords: Passwords,
+        digester: Digester,
+        committed: Callable[[], None],
+        timeout: float,
+        limit: int,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._passwords = passwords
+        self._digester = digester
+        self._committed = committed
+        self._timeout = timeout
+        self._limit = limit
+        self._under_way = 0
+        self._turns: dict[UserId, _Turn] = {}
+        self._keys: set[tuple[str, str]] = set()
+
+    async def handle(self, request: Request) -> Outcome:
+        """Raises what `decide` raises, EmailIsTaken, KeyWasReused, KeyIsBusy, Overloaded, Unavailable, OutcomeUnknown."""
+        if self._under_way >= self._limit:
+            raise Overloaded(f"{self._under_way} commands are under way")
+        self._under_way += 1
+        try:
+            deadline = asyncio.get_running_loop().time() + self._timeout
+            async with self._one_at_a_time(request.idempotency):
+                return await self._handle(request, deadline)
+        finally:
+            self._under_way -= 1
+
+    async def _handle(self, request: Request, deadline: float) -> Outcome:
+        if (idempotency := request.idempotency) is not None:
+            remembered = await self._reader.recall(idempotency.caller, idempotency.key, timeout=_left(deadline))
+            if remembered is not None:
+                if remembered.digest != idempotency.digest:
+                    raise KeyWasReused
+                return await self._replay(Replayed(position=remembered.position, changed=remembered.changed))
+        password_hash = None
+        if request.password is not None:
+            try:
+                async with asyncio.timeout(_left(deadline)):
+                    password_hash = await self._passwords.hash(request.password)
+            except TimeoutError:
+                raise Overloaded("the password was not hashed in time") from None
+        if isinstance(request.command, CreateUser):
+            return await self._round(request, None, password_hash, deadline) or _contended()
+        async with self._turn_of(request.user_id, deadline):
+            for _ in range(MAX_ROUNDS):
+                loaded = await self._reader.load(request.user_id, timeout=_left(deadline))
+                outcome = await self._round(request, loaded, password_hash, deadline)
+                if outcome is not None:
+                    return outcome
+            return _contended()
+
+    async def _round(
+        self, request: Request, loaded: Loaded | None, password_hash: str | None, deadline: float
+    ) -> Outcome | None:
+        """Decide on this state and append; None when the user has moved on meanwhile."""
+        state = loaded.recorded.event.user if loaded is not None else None
+        event = decide(state, request.command)
+        if event is None and (request.idempotency is None or loaded is None):
+            return _unchanged(loaded)
+        verdict = await self._writer.append(
+            self._append(request, loaded, event, password_hash), timeout=_left(deadline)
+        )
+        match verdict:
+            case Appended():
+                failpoint("command.committed")
+                self._committed()
+                if event is None:
+                    raise ValueError("the log appended an event for a command that has none")
+                return Outcome(user=event.user, position=verdict.position, changed=tuple(event.changes))
+            case Noted():
+                return _unchanged(loaded)
+            case Replayed():
+                return await self._replay(verdict)
+            case KeyReused():
+                raise KeyWasReused
+            case EmailTaken():
+                raise EmailIsTaken
+            case Stale():
+                return None
+            case _:
+                assert_never(verdict)
+
+    def _append(
+        self, request: Request, loaded: Loaded | None, event: UserEvent | None, password_hash: str | None
+    ) -> Append:
+        claim: bytes | None = None
+        match event:
+            case UserCreated():
+                claim = self._digester.email_key(canonical_email(event.user.email))
+            case UserUpdated() if "email" in event.changes:
+                old, new = (canonical_email(email) for email in (event.changes["email"].old, event.user.email))
+                claim = self._digester.email_key(new) if new != old else None
+            case UserUpdated() | UserDeleted() | None:
+                pass
+        return Append(
+            user_id=request.user_id,
+            expected=loaded.recorded.event.user.version if loaded is not None else 0,
+            event=event,
+            metadata=request.metadata,
+            idempotency=request.idempotency,
+            seen=loaded.recorded.position if loaded is not None else None,
+            wrapped=loaded.wrapped if loaded is not None else None,
+            claim=claim,
+            release=isinstance(event, UserDeleted),
+            password_hash=password_hash,
+            forget_password=isinstance(event, UserDeleted),
+        )
+
+    async def _replay(self, replayed: Replayed) -> Outcome:
+        """The same answer again, made from the event that it stood for."""
+        loaded = await self._reader.at(replayed.position)
+        if loaded is None:
+            raise Unavailable(f"position {replayed.position} is not in the log")
+        event = loaded.recorded.event
+        changed = tuple(event.changes) if replayed.changed else ()
+        return Outcome(user=event.user, position=replayed.position, changed=changed, replayed=True)
+
+    @asynccontextmanager
+    async def _one_at_a_time(self, idempotency: Idempotency | None) -> AsyncIterator[None]:
+        if idempotency is None:
+            yield
+            return
+        key = (idempotency.caller, idempotency.key)
+        if key in self._keys:
+            raise KeyIsBusy
+        self._keys.add(key)
+        try:
+            yield
+        finally:
+            self._keys.discard(key)
+
+    @asynccontextmanager
+    async def _turn_of(self, user_id: UserId, deadline: float) -> AsyncIterator[None]:
+        turn = self._turns.setdefault(user_id, _Turn())
+        turn.holders += 1
+        try:
+            try:
+                async with asyncio.timeout(_left(deadline)):
+                    await turn.lock.acquire()
+            except TimeoutError:
+                raise Unavailable("earlier changes of this user took too long") from None
+            try:
+                yield
+            finally:
+                turn.lock.release()
+        finally:
+            turn.holders -= 1
+            if not turn.holders:
+                del self._turns[user_id]
+
+
+def _left(deadline: float) -> float:
+    return max(0.001, deadline - asyncio.get_running_loop().time())
+
+
+def _unchanged(loaded: Loaded | None) -> Outcome:
+    if loaded is None:
+        raise ValueError("a creation always changes something")
+    return Outcome(user=loaded.recorded.event.user, position=loaded.recorded.position, changed=())
+
+
+def _contended() -> Outcome:
+    raise Unavailable("other writers of this user were faster every time")

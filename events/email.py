@@ -1,0 +1,18 @@
+import unicodedata
+
+import idna
+
+
+def canonical_email(email: str) -> str:
+    """The form in which two addresses are the same: trimmed, NFC, casefolded, the domain in IDNA 2008 ASCII (UTS 46).
+
+    Expects an address that was validated; a domain that IDNA refuses is kept as it is rather than lost.
+    """
+    local, _, domain = unicodedata.normalize("NFC", email.strip()).rpartition("@")
+    # casefolding can undo NFC, and NFC after it cannot undo casefolding
+    local = unicodedata.normalize("NFC", local.casefold())
+    try:
+        domain = idna.encode(domain, uts46=True, transitional=False).decode("ascii")
+    except idna.IDNAError:
+        domain = domain.casefold()
+    return f"{local}@{domain.lower()}"

@@ -1,0 +1,120 @@
+"""An event as a row of log.events: what is stored in the clear, what is sealed, and the way back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal, NewType
+from uuid import UUID
+
+from events.keyring import Keyring
+from events.sealing import associated_data, seal, unseal
+from events.user import UserEvent
+from events.wire import NAMES, PERSONAL, SCHEMA, changes_to_wire, event_from_wire, user_to_wire
+from runtime.correlation import Correlation
+
+Position = NewType("Position", int)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    subject: str
+    kind: Literal["user", "service", "operator"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """Who did it and through which request; never personal data, since it stays readable for ever."""
+
+    actor: Actor
+    request_id: str
+    correlation_id: str
+    causation_id: str
+    traceparent: str | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, correlation: Correlation, actor: Actor, reason: str | None = None) -> "Metadata":
+        return cls(actor=actor, reason=reason, **asdict(correlation))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvent:
+    """An event at its place in the log. `recorded_at` never goes back from one position to the next."""
+
+    position: Position
+    recorded_at: datetime
+    event: UserEvent
+    metadata: Metadata
+    type_name: str
+    schema: int
+
+
+def row_of(event: UserEvent, metadata: Metadata, keyring: Keyring, wrapped: bytes | None) -> dict[str, Any]:
+    """The JSON that log.append takes for one event.
+
+    `wrapped` is the user's wrapped data key; None makes a new one, which the row then carries to be stored.
+    """
+    type_name = NAMES[type(event)]
+    user = event.user
+    record = user_to_wire(user)
+    changes = changes_to_wire(event.changes)
+    bound_to = associated_data(
+        user_id=user.id, version=user.version, type_name=type_name, schema=SCHEMA, event_id=event.id
+    )
+    row: dict[str, Any] = {
+        "type": type_name,
+        "schema": SCHEMA,
+        "event_id": str(event.id),
+        "data": {
+            "record": {name: value for name, value in record.items() if name not in PERSONAL},
+            "changed": sorted(changes),
+            "changes": {name: change for name, change in changes.items() if name not in PERSONAL},
+        },
+        "metadata": {name: value for name, value in asdict(metadata).items() if value is not None},
+    }
+    if wrapped is None:
+        cipher, wrapped = keyring.make(user.id)
+        row |= {"wrapped": _hex(wrapped), "kek_id": keyring.kek_id}
+    else:
+        cipher = keyring.open(user.id, wrapped)
+    personal = {
+        "record": {name: record[name] for name in PERSONAL},
+        "changes": {name: change for name, change in changes.items() if name in PERSONAL},
+    }
+    row["sealed"] = _hex(seal(cipher, personal, bound_to))
+    return row
+
+
+def event_of(row: Mapping[str, Any], keyring: Keyring) -> RecordedEvent:
+    """The event of a row of log.events that was joined with `wrapped` of log.user_keys.
+
+    Raises BrokenSeal and WrongKey.
+    """
+    user_id: UUID = row["user_id"]
+    bound_to = associated_data(
+        user_id=user_id,
+        version=row["version"],
+        type_name=row["type"],
+        schema=row["schema"],
+        event_id=row["event_id"],
+    )
+    personal = unseal(keyring.open(user_id, row["wrapped"]), row["sealed"], bound_to)
+    data, metadata = row["data"], row["metadata"]
+    return RecordedEvent(
+        position=Position(row["position"]),
+        recorded_at=row["recorded_at"],
+        event=event_from_wire(
+            event_id=row["event_id"],
+            type_name=row["type"],
+            record=data["record"] | personal["record"],
+            changes=data["changes"] | personal["changes"],
+        ),
+        metadata=Metadata(**metadata | {"actor": Actor(**metadata["actor"])}),
+        type_name=row["type"],
+        schema=row["schema"],
+    )
+
+
+def _hex(value: bytes) -> str:
+    # how Postgres writes bytea in text
+    return "\\x" + value.hex()

@@ -1,0 +1,375 @@
+"""The relay: carries the log to Kafka, in position order, by one leader at a time."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import psycopg
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from prometheus_client import Counter, Gauge
+from psycopg.rows import dict_row
+
+from events.envelope import Envelope, NotOurEvent, history_envelope, sequence_of, snapshot_envelope
+from events.keyring import Keyring, WrongKey, open_keyring
+from events.partitioning import partition_of
+from events.reader import events_after, head_position
+from events.recording import Position, RecordedEvent
+from events.sealing import BrokenSeal
+from events.topics import Span, WrongPartitions, ensure_topics, record_at, spans, topic_reader
+from runtime.database import Connection, Row
+from runtime.failpoints import failpoint
+from runtime.logs import logger
+from runtime.settings import Settings
+
+PUBLISHED = Counter("muster_relay_published_total", "Records acknowledged by the broker", ["topic"])
+POSITION = Gauge("muster_relay_position", "Every event up to here is in the topics")
+LEADING = Gauge("muster_relay_leading", "1 while this process is the relay")
+REPUBLISHING = Counter("muster_relay_topic_lost_total", "Partitions found truncated or made anew", ["topic"])
+HALTED = Gauge("muster_relay_halted", "1 while the relay waits for an operator")
+
+# pg_advisory_lock key: any number that nothing else in this database locks
+LEADERSHIP: Final = 7_203_312
+BATCH: Final = 250
+SEND_DEADLINE: Final = 30.0
+SHORTEST_POLL, LONGEST_POLL = 0.005, 0.05
+CHECK_TOPICS_EVERY: Final = 5.0
+
+Encode = Callable[[RecordedEvent, str], Envelope]
+State = Literal["starting", "standby", "leading", "halted", "retrying", "stopped"]
+
+SAVE = """
+INSERT INTO log.publication AS p (topic, partition, position, next_offset, last_position)
+SELECT * FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[])
+ON CONFLICT (topic, partition) DO UPDATE
+SET position = excluded.position, next_offset = excluded.next_offset, last_position = excluded.last_position,
+    published_at = now()
+"""
+
+log = logger(__name__)
+
+
+class TopicAhead(Exception):
+    """The topic holds events that the log does not: a restore or a failover lost acknowledged events."""
+
+
+class TopicChanged(Exception):
+    """A partition is not as this relay left it: its state must be read again before anything is sent."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Channel:
+    """One partition of one topic. `complete`: every event up to here that belongs to it is in it."""
+
+    complete: Position
+    next_offset: int
+    last_position: Position
+
+
+class Relay:
+    """Publishes every event of the log to the history and the snapshot topic.
+
+    Per user, records are in the order of versions. A crash at any point misses nothing; nothing that the topic holds
+    already is sent again, since each start reads the partitions' last records back. Runs until `stop`.
+    """
+
+    def __init__(self, settings: Settings, keyring: Keyring) -> None:
+        self._settings = settings
+        self._keyring = keyring
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self.state: State = "starting"
+        self.problem: str | None = None
+
+    def wake(self) -> None:
+        """Tell the relay that this process has just committed an event."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ask the relay to finish its batch, give up leadership and return."""
+        self._stopping.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        pause = 0.1
+        while not self._stopping.is_set():
+            began = asyncio.get_running_loop().time()
+            try:
+                await self._stand_for_election()
+            except (TopicAhead, WrongPartitions, WrongKey, BrokenSeal) as error:
+                # no machine may settle these: say it, keep looking whether an operator has
+                self._set("halted", str(error))
+                log.error("relay halted", reason=str(error))
+                pause = 5.0
+            except (TopicChanged, KafkaError, NotOurEvent, psycopg.Error, OSError, TimeoutError) as error:
+                self._set("retrying", f"{type(error).__name__}: {error}")
+                log.warning("relay interrupted", reason=self.problem)
+                pause = 0.1 if asyncio.get_running_loop().time() - began > 10 else min(pause * 2, 5.0)
+            finally:
+                LEADING.set(0)
+            await _wait(self._stopping, pause)
+        self._set("stopped")
+
+    async def _stand_for_election(self) -> None:
+        """Lead once the lock is ours. The session that holds the lock also reads the log: losing it ends both."""
+        connection = await psycopg.AsyncConnection[Row].connect(
+            self._settings.database_url.get_secret_value(),
+            autocommit=True,
+            row_factory=dict_row,
+            connect_timeout=5,
+            application_name="muster relay",
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=2,
+        )
+        async with connection:
+            await connection.execute("SET statement_timeout = '20s'")
+            # losing the newest rows of log.publication costs a longer read-back, nothing else
+            await connection.execute("SET synchronous_commit = off")
+            while not self._stopping.is_set():
+                cursor = await connection.execute("SELECT pg_try_advisory_lock(%s) AS won", (LEADERSHIP,))
+                row = await cursor.fetchone()
+                if row is not None and row["won"]:
+                    await self._lead(connection)
+                    return
+                self._set("standby")
+                await _wait(self._stopping, 0.25)
+
+    async def _lead(self, connection: Connection) -> None:
+        await ensure_topics(self._settings)
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._settings.kafka_bootstrap_servers,
+            enable_idempotence=True,
+            max_batch_size=262_144,
+            request_timeout_ms=10_000,
+        )
+        reader = topic_reader(self._settings)
+        try:
+            await producer.start()
+            await reader.start()
+            channels = await self._read_back(connection, reader)
+            LEADING.set(1)
+            self._set("leading")
+            log.info("relay leads", position=min(channel.complete for channel in channels.values()))
+            await self._publish(connection, producer, reader, channels)
+        finally:
+            await producer.stop()
+            await reader.stop()
+
+    @property
+    def _encoders(self) -> dict[str, Encode]:
+        return {
+            self._settings.events_topic: history_envelope,
+            self._settings.snapshot_topic: snapshot_envelope,
+        }
+
+    async def _read_back(self, connection: Connection, reader: AIOKafkaConsumer) -> dict[TopicPartition, Channel]:
+        """Where each partition really stands. Raises TopicAhead when one holds what the log does not."""
+        cursor = await connection.execute(
+            "SELECT topic, partition, position, next_offset, last_position FROM log.publication"
+        )
+        saved = {TopicPartition(row["topic"], row["partition"]): row for row in await cursor.fetchall()}
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in self._encoders
+            for number in range(self._settings.topic_partitions)
+        ]
+        reader.assign(partitions)
+        held = await spans(reader, partitions)
+        channels: dict[TopicPartition, Channel] = {}
+        ahead: list[str] = []
+        for partition in partitions:
+            span = held[partition]
+            last = await self._last_record(reader, partition, span)
+            if last is not None and not await _in_log(connection, *last):
+                ahead.append(f"{partition.topic}-{partition.partition} ends with position {last[0]} (event {last[1]})")
+            row = saved.get(partition)
+            found = last[0] if last is not None else Position(0)
+            if row is not None and await self._lost(reader, partition, span, row):
+                REPUBLISHING.labels(partition.topic).inc()
+                log.error(
+                    "topic was truncated or made anew: republishing from the log",
+                    topic=partition.topic,
+                    partition=partition.partition,
+                    expected_offset=row["next_offset"],
+                    found_offset=span.end,
+                    from_position=found + 1,
+                )
+                row = None
+            channels[partition] = Channel(
+                complete=Position(max(found, row["position"] if row else 0)),
+                next_offset=span.end,
+                last_position=Position(found or (row["last_position"] if row else 0)),
+            )
+        if ahead:
+            raise TopicAhead(
+                f"the log ends at position {await head_position(connection)}, but holds not what the topics do: "
+                + "; ".join(ahead)
+                + ". Acknowledged events were lost from the log: restore them, or delete both topics to have them"
+                " published anew from the log as it is"
+            )
+        return channels
+
+    async def _last_record(
+        self, reader: AIOKafkaConsumer, partition: TopicPartition, span: Span
+    ) -> tuple[Position, UUID] | None:
+        if span.end == span.start:
+            return None
+        record = await record_at(reader, partition, span.end - 1)
+        return sequence_of(record.headers) if record is not None else None
+
+    async def _lost(self, reader: AIOKafkaConsumer, partition: TopicPartition, span: Span, row: Row) -> bool:
+        """Whether the partition is another than the one that was written: shorter, or with another record there."""
+        if span.end < row["next_offset"]:
+            return True
+        known = row["next_offset"] - 1
+        # what retention or compaction has removed cannot be compared; the end offset spoke for it already
+        if known < span.start:
+            return False
+        record = await record_at(reader, partition, known)
+        return record is not None and sequence_of(record.headers)[0] != row["last_position"]
+
+    async def _publish(
+        self,
+        connection: Connection,
+        producer: AIOKafkaProducer,
+        reader: AIOKafkaConsumer,
+        channels: dict[TopicPartition, Channel],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        position = min(channel.complete for channel in channels.values())
+        # partitions that an earlier leader found without traffic are complete as well, once this is saved
+        await self._save(connection, channels)
+        poll = SHORTEST_POLL
+        checked = loop.time()
+        while not self._stopping.is_set():
+            self._wake.clear()
+            recorded = await events_after(connection, self._keyring, position, limit=BATCH)
+            if recorded:
+                await self._send(producer, channels, recorded)
+                position = recorded[-1].position
+                for channel in channels.values():
+                    channel.complete = max(channel.complete, position)
+                failpoint("relay.before_save")
+                await self._save(connection, channels)
+                POSITION.set(position)
+                poll = SHORTEST_POLL
+                continue
+            if loop.time() - checked > CHECK_TOPICS_EVERY:
+                await self._check(reader, channels)
+                checked = loop.time()
+            await _wait(self._wake, poll)
+            poll = min(poll * 2, LONGEST_POLL)
+
+    async def _send(
+        self,
+        producer: AIOKafkaProducer,
+        channels: dict[TopicPartition, Channel],
+        recorded: Sequence[RecordedEvent],
+    ) -> None:
+        """Send what each partition lacks and wait for the acknowledgements. Raises TopicChanged and KafkaError."""
+        outgoing: dict[TopicPartition, list[tuple[Position, Envelope]]] = {}
+        for found in recorded:
+            number = partition_of(found.event.user.id, self._settings.topic_partitions)
+            for topic, encode in self._encoders.items():
+                partition = TopicPartition(topic, number)
+                if found.position > channels[partition].complete:
+                    envelope = encode(found, self._settings.event_source)
+                    outgoing.setdefault(partition, []).append((found.position, envelope))
+        failpoint("relay.before_send")
+        async with asyncio.timeout(SEND_DEADLINE):
+            await asyncio.gather(
+                *(
+                    self._send_partition(producer, partition, channels[partition], envelopes)
+                    for partition, envelopes in outgoing.items()
+                )
+            )
+
+    async def _send_partition(
+        self,
+        producer: AIOKafkaProducer,
+        partition: TopicPartition,
+        channel: Channel,
+        envelopes: Sequence[tuple[Position, Envelope]],
+    ) -> None:
+        acknowledged: list[tuple[int, Awaitable[Any]]] = []
+        batch = producer.create_batch()
+        for _, envelope in envelopes:
+            fields = {
+                "key": envelope.key,
+                "value": envelope.value,
+                "timestamp": None,
+                "headers": envelope.headers,
+            }
+            if batch.append(**fields) is None:
+                acknowledged.append((batch.record_count(), await self._hand_over(producer, batch, partition)))
+                batch = producer.create_batch()
+                batch.append(**fields)
+        acknowledged.append((batch.record_count(), await self._hand_over(producer, batch, partition)))
+        for count, acknowledgement in acknowledged:
+            metadata = await acknowledgement
+            if metadata.offset != channel.next_offset:
+                raise TopicChanged(
+                    f"{partition.topic}-{partition.partition} took records at offset {metadata.offset}"
+                    f" where {channel.next_offset} was next"
+                )
+            channel.next_offset += count
+            PUBLISHED.labels(partition.topic).inc(count)
+        channel.last_position = envelopes[-1][0]
+
+    @staticmethod
+    async def _hand_over(producer: AIOKafkaProducer, batch: Any, partition: TopicPartition) -> Awaitable[Any]:  # noqa: ANN401 - aiokafka's builder has no public type
+        batch.close()
+        return await producer.send_batch(batch, partition.topic, partition=partition.partition)
+
+    async def _check(self, reader: AIOKafkaConsumer, channels: dict[TopicPartition, Channel]) -> None:
+        """Notice a topic that was truncated or made anew while nothing was being sent."""
+        for partition, span in (await spans(reader, list(channels))).items():
+            if span.end != channels[partition].next_offset:
+                raise TopicChanged(
+                    f"{partition.topic}-{partition.partition} ends at offset {span.end},"
+                    f" not at {channels[partition].next_offset}"
+                )
+
+    async def _save(self, connection: Connection, channels: dict[TopicPartition, Channel]) -> None:
+        await connection.execute(
+            SAVE,
+            (
+                [partition.topic for partition in channels],
+                [partition.partition for partition in channels],
+                [channel.complete for channel in channels.values()],
+                [channel.next_offset for channel in channels.values()],
+                [channel.last_position for channel in channels.values()],
+            ),
+            prepare=True,
+        )
+
+    def _set(self, state: State, problem: str | None = None) -> None:
+        self.state, self.problem = state, problem
+        HALTED.set(state == "halted")
+
+
+async def _in_log(connection: Connection, position: Position, event_id: UUID) -> bool:
+    cursor = await connection.execute("SELECT event_id FROM log.events WHERE position = %s", (position,))
+    row = await cursor.fetchone()
+    return row is not None and row["event_id"] == event_id
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+async def run_relay(settings: Settings) -> None:
+    """Run a relay as a process of its own until SIGTERM or SIGINT. Raises BadKeyFile."""
+    relay = Relay(settings, open_keyring(settings))
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, relay.stop)
+    await relay.run()

@@ -1,0 +1,100 @@
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from runtime.settings import Settings
+
+NO_ERROR: Final = 0
+
+
+class WrongPartitions(Exception):
+    """A topic has another number of partitions than TOPIC_PARTITIONS says; it is fixed for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The offsets that a partition holds: from `start` to before `end`."""
+
+    start: int
+    end: int
+
+
+@asynccontextmanager
+async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=10_000)
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.close()
+
+
+async def ensure_topics(settings: Settings) -> None:
+    """Create the topics that are missing; raises WrongPartitions for one that has another number of them."""
+    async with admin_client(settings) as admin:
+        wanted = {
+            settings.events_topic: {
+                "cleanup.policy": "delete",
+                "retention.ms": str(settings.topic_retention_hours * 3_600_000),
+                "unclean.leader.election.enable": "false",
+            },
+            settings.snapshot_topic: {"cleanup.policy": "compact", "unclean.leader.election.enable": "false"},
+        }
+        # asking about a topic by name would have some brokers make it, with a number of partitions of their own
+        existing = set(await admin.list_topics())
+        for name in wanted.keys() - existing:
+            await _create(admin, name, wanted[name], settings)
+        for found in await admin.describe_topics(list(wanted)):
+            if found["error_code"] != NO_ERROR:
+                raise for_code(found["error_code"])(found["topic"])
+            if len(found["partitions"]) != settings.topic_partitions:
+                raise WrongPartitions(
+                    f"topic {found['topic']} has {len(found['partitions'])} partitions, TOPIC_PARTITIONS says"
+                    f" {settings.topic_partitions}: set it to what the topic has"
+                )
+
+
+async def _create(admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str], settings: Settings) -> None:
+    topic = NewTopic(name, settings.topic_partitions, settings.topic_replication, topic_configs=dict(config))
+    response = await admin.create_topics([topic])
+    for _, code, *rest in response.topic_errors:
+        error: type[KafkaError] = for_code(code)
+        if code != NO_ERROR and error is not TopicAlreadyExistsError:
+            raise error(*rest)
+
+
+def topic_reader(settings: Settings) -> AIOKafkaConsumer:
+    """A consumer outside any group, for looking at partitions one assigns oneself."""
+    return AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        request_timeout_ms=10_000,
+        max_poll_records=None,
+    )
+
+
+async def spans(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> dict[TopicPartition, Span]:
+    starts = await consumer.beginning_offsets(partitions)
+    ends = await consumer.end_offsets(partitions)
+    return {partition: Span(start=starts[partition], end=ends[partition]) for partition in partitions}
+
+
+async def record_at(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> ConsumerRecord | None:
+    """The record at an offset that the partition holds, or None if it is not there (compacted away)."""
+    consumer.assign([partition])
+    consumer.seek(partition, offset)
+    # the broker answers a fetch below its end at once: a few polls only bridge the connection's start
+    for _ in range(20):
+        records = (await consumer.getmany(partition, timeout_ms=500, max_records=1)).get(partition)
+        if records:
+            return records[0] if records[0].offset == offset else None
+        if await consumer.position(partition) > offset:
+            return None
+    raise TimeoutError(f"{partition.topic}-{partition.partition} did not give its record at {offset}")

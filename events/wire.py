@@ -1,0 +1,102 @@
+"""Names and JSON of events outside Python: what is stored and published must outlive this code."""
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, Final
+from uuid import UUID
+
+from events.user import (
+    Change,
+    EventId,
+    Status,
+    User,
+    UserCreated,
+    UserDeleted,
+    UserEvent,
+    UserId,
+    UserUpdated,
+)
+
+SCHEMA: Final = 1
+TYPES: Final[Mapping[str, type[UserEvent]]] = {
+    "UserCreated": UserCreated,
+    "UserUpdated": UserUpdated,
+    "UserDeleted": UserDeleted,
+}
+NAMES: Final = {kind: name for name, kind in TYPES.items()}
+
+PERSONAL: Final = frozenset({"email", "display_name", "attributes"})
+TIMES: Final = frozenset({"created_at", "updated_at", "password_changed_at", "deleted_at"})
+
+
+def time_to_wire(moment: datetime) -> str:
+    """RFC 3339 in UTC with microseconds, always of one width, so that text order is time order."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def value_to_wire(value: Any) -> Any:  # noqa: ANN401 - a field's value
+    match value:
+        case datetime():
+            return time_to_wire(value)
+        case tuple():
+            return list(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        case Status():
+            return value.value
+        case UUID():
+            return str(value)
+        case _:
+            return value
+
+
+def value_from_wire(name: str, value: Any) -> Any:  # noqa: ANN401 - a field's value
+    if value is None:
+        return None
+    if name in TIMES:
+        return datetime.fromisoformat(value)
+    if name == "roles":
+        return tuple(value)
+    if name == "status":
+        return Status(value)
+    return value
+
+
+def user_to_wire(user: User) -> dict[str, Any]:
+    """The record as consumers and callers see it."""
+    return {
+        "id": str(user.id),
+        "version": user.version,
+        "email": user.email,
+        "display_name": user.display_name,
+        "status": user.status.value,
+        "roles": list(user.roles),
+        "attributes": user.attributes,
+        "created_at": time_to_wire(user.created_at),
+        "updated_at": time_to_wire(user.updated_at),
+        "password_changed_at": value_to_wire(user.password_changed_at),
+        "deleted_at": value_to_wire(user.deleted_at),
+    }
+
+
+def user_from_wire(record: Mapping[str, Any]) -> User:
+    values = {name: value_from_wire(name, value) for name, value in record.items() if name != "id"}
+    return User(id=UserId(UUID(record["id"])), **values)
+
+
+def changes_to_wire(changes: Mapping[str, Change]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"old": value_to_wire(change.old), "new": value_to_wire(change.new)} for name, change in changes.items()
+    }
+
+
+def changes_from_wire(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Change]:
+    return {
+        name: Change(old=value_from_wire(name, change["old"]), new=value_from_wire(name, change["new"]))
+        for name, change in changes.items()
+    }
+
+
+def event_from_wire(
+    *, event_id: UUID, type_name: str, record: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]
+) -> UserEvent:
+    """Raises KeyError for a type or a field that is not known."""
+    return TYPES[type_name](id=EventId(event_id), user=user_from_wire(record), changes=changes_from_wire(changes))

@@ -1,0 +1,187 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, assert_never
+
+import orjson
+from prometheus_client import Counter, Gauge, Histogram
+
+from events.keyring import Keyring
+from events.recording import Metadata, Position, row_of
+from events.user import UserEvent, UserId
+from runtime.batching import Batcher
+from runtime.database import Row, Session
+from runtime.failures import OutcomeUnknown
+
+APPENDED = Counter("muster_log_appended_total", "Events appended by this process")
+REFUSED = Counter("muster_log_refused_total", "Commands the log refused", ["verdict"])
+BATCH = Histogram(
+    "muster_log_batch_commands", "Commands in one append", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+)
+HEAD = Gauge("muster_log_head_position", "The newest position this process has seen")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idempotency:
+    """`digest` is keyed and covers the whole request; `caller` keeps one caller's keys apart from another's."""
+
+    caller: str
+    key: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """A decided change of one user, for the log to accept or refuse as a whole.
+
+    `event` None changes nothing and only keeps the idempotency key, with the answer that position `seen` stands for.
+    `expected` is the version that the decision was made on (0: no such user yet). `claim` is the e-mail key to take,
+    `release` gives the held one back. `wrapped` is the user's wrapped data key, None for a new user.
+    """
+
+    user_id: UserId
+    expected: int
+    event: UserEvent | None
+    metadata: Metadata
+    idempotency: Idempotency | None = None
+    seen: Position | None = None
+    wrapped: bytes | None = None
+    claim: bytes | None = None
+    release: bool = False
+    password_hash: str | None = None
+    forget_password: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    position: Position
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Nothing was to be changed; the idempotency key is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """The idempotency key was answered before: the answer stands for `position`."""
+
+    position: Position
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReused:
+    """The idempotency key was answered before, to another request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stale:
+    """The user has moved on from the version that was expected."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmailTaken:
+    """Another user has the e-mail address."""
+
+
+Verdict = Appended | Noted | Replayed | KeyReused | Stale | EmailTaken
+
+APPEND = "SELECT verdict, position, recorded_at, changed, version FROM log.append(%s::json)"
+
+
+class Writer:
+    """The one writer of this process: gathers the waiting commands into one transaction and one statement.
+
+    An answered append is durable. Callers make sure that no two appends under way share a user or an idempotency key.
+    """
+
+    def __init__(
+        self, session: Session, keyring: Keyring, *, timeout: float, queue_limit: int, idempotency_ttl: int
+    ) -> None:
+        self._session = session
+        self._keyring = keyring
+        self._ttl = idempotency_ttl
+        self._batcher: Batcher[dict[str, Any], Verdict] = Batcher(
+            self._append,
+            limit=512,
+            queue_limit=queue_limit,
+            timeout=timeout,
+            overdue=lambda: OutcomeUnknown("the append was not answered in time"),
+        )
+
+    @property
+    def waiting(self) -> int:
+        return self._batcher.waiting
+
+    async def append(self, change: Append, *, timeout: float | None = None) -> Verdict:  # noqa: ASYNC109 - see Batcher
+        """Raises Overloaded and Unavailable (nothing was written), OutcomeUnknown (it may have been), WrongKey."""
+        return await self._batcher.submit(self._encode(change), timeout=timeout)
+
+    async def close(self) -> None:
+        """Write what is waiting, then refuse more."""
+        await self._batcher.close()
+
+    def _encode(self, change: Append) -> dict[str, Any]:
+        command: dict[str, Any] = {
+            "user_id": str(change.user_id),
+            "expected": change.expected,
+            "seen": change.seen,
+        }
+        if (idempotency := change.idempotency) is not None:
+            command |= {
+                "caller": idempotency.caller,
+                "key": idempotency.key,
+                "digest": "\\x" + idempotency.digest.hex(),
+                "ttl": self._ttl,
+            }
+        if change.event is not None:
+            command |= row_of(change.event, change.metadata, self._keyring, change.wrapped)
+            command["at"] = command["data"]["record"]["updated_at"]
+        if change.claim is not None:
+            command["claim"] = "\\x" + change.claim.hex()
+        if change.password_hash is not None:
+            command["password_hash"] = change.password_hash
+        command["release"] = change.release
+        command["forget_password"] = change.forget_password
+        return command
+
+    async def _append(self, commands: Sequence[dict[str, Any]]) -> list[Verdict | Exception]:
+        BATCH.observe(len(commands))
+        rows = await self._session.fetch(APPEND, (orjson.dumps(commands).decode(),))
+        return [self._read(row) for row in rows]
+
+    def _read(self, row: Row) -> Verdict:
+        verdict = _verdict(row)
+        match verdict:
+            case Appended():
+                APPENDED.inc()
+                HEAD.set(verdict.position)
+            case Noted() | Replayed():
+                pass
+            case KeyReused() | Stale() | EmailTaken():
+                REFUSED.labels(row["verdict"]).inc()
+            case _:
+                assert_never(verdict)
+        return verdict
+
+
+def _verdict(row: Row) -> Verdict:
+    match row["verdict"]:
+        case "appended":
+            return Appended(position=Position(row["position"]), recorded_at=row["recorded_at"])
+        case "noted":
+            return Noted()
+        case "replayed":
+            return Replayed(position=Position(row["position"]), changed=row["changed"])
+        case "key_reused":
+            return KeyReused()
+        case "stale":
+            return Stale(version=row["version"] or 0)
+        case "claimed":
+            return EmailTaken()
+        case unknown:
+            raise ValueError(f"log.append answered {unknown!r}")

@@ -1,0 +1,117 @@
+-- Judges and appends a batch of commands in one transaction; one command's refusal never touches its neighbours.
+--
+-- batch: a JSON array. Each command has
+--   user_id, expected (the user's version before), caller, key, digest, ttl (idempotency; may be absent),
+--   and, when it changes something: type, schema, event_id, data, sealed, metadata, at, and as needed
+--   claim (e-mail key to take), release (give the claim back), wrapped + kek_id (a new user's key),
+--   password_hash, forget_password.
+-- A command without a type only records its idempotency key, for the answer that position `seen` stands for.
+-- No two commands of a batch share a user or an idempotency key; they may share an e-mail key: the first one wins.
+--
+-- Answers one row a command, in order: verdict
+--   appended   position, recorded_at
+--   noted      nothing to change; the idempotency key is kept
+--   replayed   this key was answered before: position, changed
+--   key_reused this key was answered before, to another request
+--   stale      the user's version is not `expected`: version is what it is
+--   claimed    another user has the e-mail
+CREATE FUNCTION log.append(batch json)
+RETURNS TABLE (verdict text, "position" bigint, recorded_at timestamptz, changed boolean, version integer)
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    head bigint;
+    stamp timestamptz;
+BEGIN
+    -- The lock first, in a statement of its own: the next one gets a snapshot that sees all that committed before.
+    SELECT h.position, greatest(h.recorded_at, clock_timestamp()) INTO STRICT head, stamp
+    FROM log.head h FOR UPDATE;
+
+    RETURN QUERY
+    WITH command AS MATERIALIZED (
+        SELECT c.*
+        FROM ROWS FROM (json_to_recordset(batch) AS (
+            user_id uuid, expected integer, caller text, key text, digest bytea, ttl integer, seen bigint,
+            type text, schema smallint, event_id uuid, data jsonb, sealed bytea, metadata jsonb, at timestamptz,
+            claim bytea, release boolean, wrapped bytea, kek_id text, password_hash text, forget_password boolean
+        )) WITH ORDINALITY AS c (
+            user_id, expected, caller, key, digest, ttl, seen,
+            type, schema, event_id, data, sealed, metadata, at,
+            claim, release, wrapped, kek_id, password_hash, forget_password, ordinal)
+    ), compared AS MATERIALIZED (
+        SELECT c.ordinal, c.user_id, c.type, c.claim, known.position AS known_position, known.changed AS known_changed,
+            latest.version AS version,
+            CASE
+                WHEN known.digest IS NOT NULL THEN
+                    CASE WHEN known.digest = c.digest THEN 'replayed' ELSE 'key_reused' END
+                WHEN coalesce(latest.version, 0) <> c.expected THEN 'stale'
+                WHEN holder.user_id <> c.user_id THEN 'claimed'
+                WHEN c.type IS NULL THEN 'noted'
+                ELSE 'appended'
+            END AS verdict
+        FROM command c
+        LEFT JOIN LATERAL (
+            SELECT k.digest, k.position, k.changed FROM log.commands k
+            WHERE k.caller = c.caller AND k.key = c.key AND k.expires_at > stamp
+        ) known ON true
+        LEFT JOIN LATERAL (
+            SELECT e.version FROM log.events e WHERE e.user_id = c.user_id ORDER BY e.version DESC LIMIT 1
+        ) latest ON true
+        LEFT JOIN LATERAL (
+            SELECT o.user_id FROM log.email_claims o WHERE o.email_key = c.claim
+        ) holder ON true
+    ), judged AS MATERIALIZED (
+        SELECT p.ordinal, p.version, p.known_position, p.known_changed,
+            CASE
+                WHEN p.verdict = 'appended' AND p.claim IS NOT NULL
+                    AND row_number() OVER (PARTITION BY p.verdict, p.claim ORDER BY p.ordinal) > 1 THEN 'claimed'
+                ELSE p.verdict
+            END AS verdict
+        FROM compared p
+    ), numbered AS MATERIALIZED (
+        SELECT j.*, CASE WHEN j.verdict = 'appended'
+            THEN head + row_number() OVER (PARTITION BY j.verdict ORDER BY j.ordinal) END AS position
+        FROM judged j
+    ), accepted AS MATERIALIZED (
+        SELECT c.*, n.position FROM command c JOIN numbered n USING (ordinal) WHERE n.verdict = 'appended'
+    ), appended AS (
+        INSERT INTO log.events
+            (position, user_id, version, type, schema, event_id, data, sealed, metadata, recorded_at)
+        SELECT a.position, a.user_id, a.expected + 1, a.type, a.schema, a.event_id, a.data, a.sealed, a.metadata, stamp
+        FROM accepted a ORDER BY a.position
+    ), advanced AS (
+        UPDATE log.head h SET position = head + n.count, recorded_at = stamp
+        FROM (SELECT count(*) FROM accepted) n WHERE n.count > 0
+    ), keyed AS (
+        INSERT INTO log.user_keys (user_id, wrapped, kek_id)
+        SELECT a.user_id, a.wrapped, a.kek_id FROM accepted a WHERE a.wrapped IS NOT NULL
+    ), released AS (
+        DELETE FROM log.email_claims e USING accepted a WHERE a.release AND e.user_id = a.user_id
+    ), claimed AS (
+        INSERT INTO log.email_claims AS e (email_key, user_id)
+        SELECT a.claim, a.user_id FROM accepted a WHERE a.claim IS NOT NULL
+        ON CONFLICT ON CONSTRAINT email_claims_user_id_key DO UPDATE SET email_key = excluded.email_key
+    ), remembered AS (
+        INSERT INTO log.commands AS k (caller, key, digest, position, changed, expires_at)
+        SELECT c.caller, c.key, c.digest, coalesce(n.position, c.seen), n.verdict = 'appended',
+            stamp + make_interval(secs => c.ttl)
+        FROM command c JOIN numbered n USING (ordinal)
+        WHERE c.key IS NOT NULL AND n.verdict IN ('appended', 'noted')
+        -- only an expired one can be there still
+        ON CONFLICT ON CONSTRAINT commands_pkey DO UPDATE
+        SET digest = excluded.digest, position = excluded.position, changed = excluded.changed,
+            expires_at = excluded.expires_at
+    ), credited AS (
+        INSERT INTO identity.credentials AS i (user_id, password_hash, changed_at)
+        SELECT a.user_id, a.password_hash, a.at FROM accepted a WHERE a.password_hash IS NOT NULL
+        ON CONFLICT ON CONSTRAINT credentials_pkey DO UPDATE
+        SET password_hash = excluded.password_hash, changed_at = excluded.changed_at
+    ), forgotten AS (
+        DELETE FROM identity.credentials i USING accepted a WHERE a.forget_password AND i.user_id = a.user_id
+    )
+    SELECT n.verdict, coalesce(n.position, n.known_position), stamp, coalesce(n.known_changed, n.verdict = 'appended'),
+        n.version
+    FROM numbered n ORDER BY n.ordinal;
+END
+$$;

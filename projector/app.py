@@ -1,0 +1,50 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from events.keyring import open_keyring
+from projector.model_store import ModelStore
+from projector.projector import Projector
+from runtime.database import Session
+from runtime.health import Readiness
+from runtime.settings import Settings
+from runtime.web import web_app
+
+STATEMENT_TIMEOUT = 60.0
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """One projector, with health and metrics over HTTP beside it. Raises BadKeyFile."""
+    session = Session(
+        settings.database_url.get_secret_value(), application="muster projector", timeout=STATEMENT_TIMEOUT
+    )
+    store = ModelStore(session, open_keyring(settings), events_topic=settings.events_topic)
+    projector = Projector(settings, store)
+    readiness = Readiness()
+
+    async def projector_wrong() -> str | None:
+        if projector.state in {"live", "catching-up"}:
+            return None
+        return projector.state if projector.problem is None else f"{projector.state}: {projector.problem}"
+
+    readiness.add("projector", projector_wrong)
+
+    @asynccontextmanager
+    async def resources() -> AsyncIterator[None]:
+        projecting = asyncio.create_task(projector.run())
+        try:
+            yield
+        finally:
+            projector.stop()
+            await projecting
+            await session.close()
+
+    return web_app(
+        title="Muster projector",
+        description="Carries the events topic into the read model. Health and metrics only.",
+        readiness=readiness,
+        resources=resources,
+        tags=[],
+    )

@@ -1,0 +1,318 @@
+"""The projector: carries the events topic into the read model, each effect once."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Literal
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from prometheus_client import Counter, Gauge
+
+from events.envelope import NotOurEvent, Opened, open_envelope
+from events.partitioning import partition_of
+from events.recording import Position
+from events.topics import Span, WrongPartitions, ensure_topics, spans
+from events.wire import user_to_wire
+from projector.model_store import ModelStore, PartitionMoved, Progress, Published, Step, VersionsMissing
+from projector.rows import folded, row_of
+from runtime.failpoints import failpoint
+from runtime.failures import OutcomeUnknown, Unavailable
+from runtime.logs import logger
+from runtime.settings import Settings
+
+APPLIED = Counter("muster_projector_applied_total", "Events applied to the read model", ["source"])
+SKIPPED = Counter("muster_projector_skipped_total", "Records that were applied before")
+CAUGHT_UP = Counter("muster_projector_catch_ups_total", "Times the log was read instead of the topic", ["why"])
+POSITION = Gauge("muster_projector_position", "Position applied, by partition", ["partition"])
+
+BATCH: Final = 2000
+FAR_BEHIND: Final = 20_000
+NEVER: Final = -1
+MOST_IDS_LOGGED: Final = 20
+
+State = Literal["starting", "live", "catching-up", "halted", "retrying", "stopped"]
+
+log = logger(__name__)
+
+
+class TopicAhead(Exception):
+    """The topic holds an event that the log does not: a restore or a failover lost acknowledged events."""
+
+
+class Projector(ConsumerRebalanceListener):
+    """One member of the consumer group. Runs until `stop`.
+
+    The rows and the consumed offsets commit together, so a crash at any point neither loses an effect nor repeats
+    one. It seeks to its own stored offsets, never to the broker's. Whenever the topic cannot be trusted to be whole
+    (a missing version, a lost offset, a long way behind) it reads the log instead.
+    """
+
+    def __init__(self, settings: Settings, store: ModelStore) -> None:
+        self._settings = settings
+        self._store = store
+        self._stopping = asyncio.Event()
+        # where each partition stands: its next offset, and the position that is applied
+        self._placed: dict[TopicPartition, Progress] = {}
+        self._misplaced = True
+        self._head = Position(0)
+        self.state: State = "starting"
+        self.problem: str | None = None
+
+    def stop(self) -> None:
+        """Ask the projector to finish its batch, leave the group and return."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        pause = 0.1
+        while not self._stopping.is_set():
+            began = asyncio.get_running_loop().time()
+            try:
+                await self._consume()
+            except (TopicAhead, WrongPartitions) as error:
+                # no machine may settle these: say it, keep looking whether an operator has
+                self._set("halted", str(error))
+                log.error("projector halted", reason=str(error))
+                pause = 5.0
+            except (Unavailable, OutcomeUnknown, KafkaError, OSError, TimeoutError, PartitionMoved) as error:
+                self._set("retrying", f"{type(error).__name__}: {error}")
+                log.warning("projector interrupted", reason=self.problem)
+                pause = 0.1 if asyncio.get_running_loop().time() - began > 10 else min(pause * 2, 5.0)
+            except Exception as error:  # an event that cannot be applied: never passed over, tried again, and seen
+                self._set("retrying", f"{type(error).__name__}: {error}")
+                log.exception("projector failed")
+                pause = min(pause * 2, 5.0)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue
+        self._set("stopped")
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Nothing to hand over: every batch is committed before the next poll."""
+        for partition in revoked:
+            self._placed.pop(partition, None)
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - aiokafka's signature
+        # errors in here would be swallowed: the consuming loop places itself before it applies anything
+        self._misplaced = True
+
+    async def _consume(self) -> None:
+        await ensure_topics(self._settings)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka_bootstrap_servers,
+            group_id=self._settings.projector_group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            session_timeout_ms=10_000,
+            heartbeat_interval_ms=1_000,
+            rebalance_timeout_ms=30_000,
+            request_timeout_ms=15_000,
+            max_poll_interval_ms=120_000,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+            fetch_max_wait_ms=250,
+            metadata_max_age_ms=10_000,
+        )
+        consumer.subscribe([self._settings.events_topic], listener=self)
+        self._misplaced = True
+        try:
+            await consumer.start()
+            while not self._stopping.is_set():
+                if self._misplaced:
+                    await self._place(consumer)
+                    continue
+                polled = await consumer.getmany(timeout_ms=250, max_records=BATCH)
+                if self._misplaced or not polled:
+                    continue
+                try:
+                    await self._apply(consumer, polled)
+                except PartitionMoved:
+                    self._misplaced = True
+                except VersionsMissing as error:
+                    log.error("the topic lacks events that the log has", reason=str(error))
+                    await self._catch_up(consumer, list(polled), why="missing_version")
+        finally:
+            await consumer.stop()
+
+    async def _place(self, consumer: AIOKafkaConsumer) -> None:
+        """Seek every assigned partition to the offset that is stored with the rows."""
+        assigned = consumer.assignment()
+        self._misplaced = False
+        if not assigned:
+            # polling is what lets the group hand out partitions
+            await consumer.getmany(timeout_ms=100)
+            self._misplaced = not consumer.assignment() or self._misplaced
+            return
+        partitions = sorted(assigned)
+        await self._store.begin(partition.partition for partition in partitions)
+        progress = await self._store.progress(partition.partition for partition in partitions)
+        held = await spans(consumer, partitions)
+        head = await self._store.head()
+        lost: list[TopicPartition] = []
+        for partition in partitions:
+            stands = progress[partition.partition]
+            span = held[partition]
+            if stands.next_offset == NEVER or not span.start <= stands.next_offset <= span.end:
+                lost.append(partition)
+            elif head - stands.position > FAR_BEHIND and stands.next_offset < span.end:
+                lost.append(partition)
+            else:
+                self._seek(consumer, partition, stands, span.start)
+        if lost:
+            await self._catch_up(consumer, lost, why="placed")
+        self._set("live")
+        log.info("projector placed", partitions=[partition.partition for partition in partitions])
+
+    def _seek(self, consumer: AIOKafkaConsumer, partition: TopicPartition, stands: Progress, start: int) -> None:
+        # one record back: it must be one that is applied, or the topic is not the one that the offset is of
+        consumer.seek(partition, max(start, stands.next_offset - 1))
+        self._placed[partition] = stands
+
+    async def _apply(
+        self, consumer: AIOKafkaConsumer, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]]
+    ) -> None:
+        steps: list[Step] = []
+        fresh: list[Opened] = []
+        for partition, records in polled.items():
+            stands = self._placed.get(partition)
+            if stands is None:
+                continue
+            # getmany may still give records from before a seek
+            current = [record for record in records if record.offset >= stands.next_offset]
+            SKIPPED.inc(len(records) - len(current))
+            before = records[-len(current) - 1] if len(current) < len(records) else None
+            if before is not None and self._open(before).position > stands.position:
+                await self._catch_up(consumer, [partition], why="topic_made_anew")
+                continue
+            if not current:
+                continue
+            if current[0].offset != stands.next_offset:
+                # retention overtook us between two polls
+                await self._catch_up(consumer, [partition], why="lost_offset")
+                continue
+            opened = [self._open(record) for record in current]
+            await self._check_not_ahead(opened[-1])
+            fresh.extend(opened)
+            steps.append(
+                Step(
+                    partition=partition.partition,
+                    from_offset=stands.next_offset,
+                    next_offset=current[-1].offset + 1,
+                    position=opened[-1].position,
+                )
+            )
+        if not steps:
+            return
+        failpoint("projector.before_apply")
+        await self._store.apply(folded(row_of(found.user, found.position) for found in fresh), steps, strict=True)
+        failpoint("projector.applied")
+        for step in steps:
+            self._placed[TopicPartition(self._settings.events_topic, step.partition)] = Progress(
+                next_offset=step.next_offset, position=step.position
+            )
+            POSITION.labels(step.partition).set(step.position)
+        APPLIED.labels("topic").inc(len(fresh))
+        self._set("live")
+        log.info(
+            "applied",
+            events=len(fresh),
+            newest_position=max(found.position for found in fresh),
+            # under load a line would be longer than the events it tells of
+            correlation_ids=[found.correlation_id for found in fresh[:MOST_IDS_LOGGED]],
+        )
+
+    @staticmethod
+    def _open(record: ConsumerRecord) -> Opened:
+        try:
+            return open_envelope(record.headers, record.value)
+        except NotOurEvent as error:
+            raise NotOurEvent(f"{record.topic}-{record.partition} offset {record.offset}: {error}") from None
+
+    async def _check_not_ahead(self, newest: Opened) -> None:
+        """An event is in the log before it is in the topic; raises TopicAhead when it is not."""
+        if newest.position <= self._head:
+            return
+        self._head = await self._store.head()
+        if not await self._store.holds(newest.position, newest.event_id):
+            raise TopicAhead(
+                f"the topic holds position {newest.position} (event {newest.event_id}), which the log, ending at"
+                f" {self._head}, does not: acknowledged events were lost from the log. Restore them, or delete both"
+                " topics to have them published anew from the log as it is, and rebuild the read model"
+            )
+
+    async def _catch_up(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], *, why: str) -> None:
+        """Read the log until these partitions stand where the relay has said it published to, then go on there."""
+        self._set("catching-up")
+        CAUGHT_UP.labels(why).inc()
+        numbers = {partition.partition for partition in partitions}
+        # the offsets first: whatever is before them is in the log before its head, which is read next
+        published = await self._store.published()
+        goal = await self._store.head()
+        progress = await self._store.progress(numbers)
+        position = Position(min(stands.position for stands in progress.values()))
+        log.info("reading the log", why=why, partitions=sorted(numbers), from_position=position + 1, to=goal)
+        assigned = consumer.assignment()
+        consumer.pause(*assigned)
+        while position < goal and not self._stopping.is_set():
+            recorded = await self._store.events_after(position, BATCH)
+            position = recorded[-1].position if recorded else goal
+            rows = [
+                row_of(user_to_wire(found.event.user), found.position)
+                for found in recorded
+                if partition_of(found.event.user.id, self._settings.topic_partitions) in numbers
+            ]
+            progress = await self._move(progress, rows, position, {})
+            APPLIED.labels("log").inc(len(rows))
+            # a member that does not poll is put out of the group
+            await consumer.getmany(timeout_ms=0)
+            if self._misplaced:
+                return
+        if self._stopping.is_set():
+            return
+        held = await spans(consumer, list(partitions))
+        offsets = {
+            partition.partition: _landing(published.get(partition.partition), held[partition])
+            for partition in partitions
+        }
+        progress = await self._move(progress, [], position, offsets)
+        for partition in partitions:
+            self._seek(consumer, partition, progress[partition.partition], held[partition].start)
+        consumer.resume(*(assigned & consumer.assignment()))
+        self._set("live")
+
+    async def _move(
+        self,
+        progress: Mapping[int, Progress],
+        rows: Sequence[dict[str, object]],
+        position: Position,
+        offsets: Mapping[int, int],
+    ) -> dict[int, Progress]:
+        moved = {
+            number: Progress(
+                next_offset=offsets.get(number, stands.next_offset),
+                position=Position(max(position, stands.position)),
+            )
+            for number, stands in progress.items()
+        }
+        steps = [
+            Step(
+                partition=number,
+                from_offset=progress[number].next_offset,
+                next_offset=stands.next_offset,
+                position=stands.position,
+            )
+            for number, stands in moved.items()
+        ]
+        await self._store.apply(folded(rows), steps, strict=False)
+        return moved
+
+    def _set(self, state: State, problem: str | None = None) -> None:
+        self.state, self.problem = state, problem
+
+
+def _landing(published: Published | None, span: Span) -> int:
+    """Where to go on in a partition after the log was read: nothing before it is newer than what was read."""
+    if published is None or not span.start <= published.next_offset <= span.end:
+        return span.start
+    return published.next_offset

@@ -1,0 +1,79 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from identity.caller import Gatekeeper
+from query_api.freshness import Freshness
+from query_api.model import Model
+from query_api.routes import router
+from runtime.database import Session, sqlalchemy_url
+from runtime.failures import OutcomeUnknown, Unavailable
+from runtime.health import Readiness
+from runtime.settings import Settings
+from runtime.web import web_app
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The query API: HTTP reads from the read model."""
+    url = settings.database_url.get_secret_value()
+    timeout = settings.read_timeout
+    users = Session(url, application="muster query users", timeout=timeout, reads=True)
+    looks = Session(url, application="muster query freshness", timeout=timeout, reads=True)
+    readiness = Readiness()
+
+    async def database_wrong() -> str | None:
+        try:
+            await looks.fetch("SELECT 1 FROM read_model.progress LIMIT 1", timeout=2)
+        except (Unavailable, OutcomeUnknown) as error:
+            return str(error)
+        return None
+
+    readiness.add("database", database_wrong)
+
+    @asynccontextmanager
+    async def resources() -> AsyncIterator[None]:
+        engine = create_async_engine(
+            sqlalchemy_url(url),
+            pool_size=5,
+            max_overflow=0,
+            pool_timeout=timeout,
+            pool_pre_ping=True,
+            isolation_level="AUTOCOMMIT",
+            json_deserializer=orjson.loads,
+            connect_args={
+                "application_name": "muster query lists",
+                "connect_timeout": max(2, int(timeout)),
+                "options": f"-c statement_timeout={int(timeout * 1000)} -c default_transaction_read_only=on",
+            },
+        )
+        model = Model(users, timeout=timeout, queue_limit=settings.write_queue_limit)
+        freshness = Freshness(
+            looks,
+            events_topic=settings.events_topic,
+            partitions=settings.topic_partitions,
+            max_wait=settings.max_wait,
+            timeout=timeout,
+        )
+        app.state.engine, app.state.model, app.state.freshness = engine, model, freshness
+        try:
+            yield
+        finally:
+            await model.close()
+            await freshness.close()
+            await engine.dispose()
+            await users.close()
+            await looks.close()
+
+    app = web_app(
+        title="Muster query API",
+        description="Reads users from the read model. Send Min-Position to read your own writes through any replica.",
+        readiness=readiness,
+        resources=resources,
+        tags=[{"name": "users", "description": "Read and list users"}],
+    )
+    app.state.gatekeeper = Gatekeeper(settings)
+    app.include_router(router)
+    return app

@@ -1,0 +1,104 @@
+import base64
+import binascii
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import ColumnElement, Select, func, select, tuple_
+
+from events.email import canonical_email
+from events.record import UserRecord
+from events.user import Status
+from events.wire import time_to_wire
+from projector.read_model import users
+from runtime.problems import Fault, Problem
+
+MAX_LIMIT: Final = 200
+COLUMNS: Final = {
+    "created_at": users.c.created_at,
+    "updated_at": users.c.updated_at,
+    "email": users.c.email_canonical,
+}
+Sort = Literal["created_at", "-created_at", "email", "-email", "updated_at", "-updated_at"]
+
+
+class Listing(BaseModel):
+    """Which users, in which order, from where."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(50, ge=1, le=MAX_LIMIT)
+    cursor: str | None = Field(None, max_length=2000, description="from the Link header or next_cursor of a page")
+    sort: Sort = Field("created_at", description="a minus sorts downwards")
+    email: str | None = Field(None, max_length=254, description="exactly this address, however it is typed")
+    status: Status | None = None
+    role: str | None = Field(None, max_length=32)
+    q: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+        None, description="part of the e-mail address or display name"
+    )
+
+    def filters(self) -> dict[str, str]:
+        """The filters as they stand in a query string: a cursor goes with the ones it was made under."""
+        sent = self.model_dump(mode="json", include={"email", "status", "role", "q"}, exclude_none=True)
+        return {name: str(value) for name, value in sent.items()}
+
+
+class Page(BaseModel):
+    users: list[UserRecord]
+    next_cursor: str | None = Field(description="null: this is the last page")
+
+
+def query_of(listing: Listing) -> Select[Any]:
+    """One row more than the limit, so that the caller sees whether there is a next page."""
+    column, descending = COLUMNS[listing.sort.removeprefix("-")], listing.sort.startswith("-")
+    query = select(users).where(users.c.deleted_at.is_(None), *_conditions(listing))
+    if listing.cursor is not None:
+        value, last_id = _open_cursor(listing)
+        key, place = tuple_(column, users.c.id), tuple_(value, last_id)
+        query = query.where(key < place if descending else key > place)
+    order = (column.desc(), users.c.id.desc()) if descending else (column.asc(), users.c.id.asc())
+    return query.order_by(*order).limit(listing.limit + 1)
+
+
+def cursor_after(listing: Listing, row: Any) -> str:  # noqa: ANN401 - a SQLAlchemy row's mapping
+    """The place after this row: the sort key and id, with what they belong to."""
+    value = row[COLUMNS[listing.sort.removeprefix("-")].name]
+    key = time_to_wire(value) if isinstance(value, datetime) else value
+    place = orjson.dumps([listing.sort, listing.filters(), key, str(row["id"])])
+    return base64.urlsafe_b64encode(place).rstrip(b"=").decode()
+
+
+def _conditions(listing: Listing) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if listing.email is not None:
+        conditions.append(users.c.email_canonical == canonical_email(listing.email))
+    if listing.status is not None:
+        conditions.append(users.c.status == listing.status.value)
+    if listing.role is not None:
+        conditions.append(users.c.roles.contains([listing.role]))
+    if listing.q is not None:
+        escaped = listing.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        conditions.append(users.c.search.like(func.lower(f"%{escaped}%")))
+    return conditions
+
+
+def _open_cursor(listing: Listing) -> tuple[datetime | str, UUID]:
+    try:
+        text = (listing.cursor or "").encode()
+        sort, filters, key, last_id = orjson.loads(base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4)))
+        place = key if sort.removeprefix("-") == "email" else datetime.fromisoformat(key)
+        if not isinstance(place, str | datetime):
+            raise TypeError
+        opened = place, UUID(last_id)
+    except (binascii.Error, ValueError, TypeError, AttributeError):
+        raise _bad_cursor("is not one that a page gave") from None
+    if sort != listing.sort or filters != listing.filters():
+        raise _bad_cursor("belongs to a list with another sort or other filters")
+    return opened
+
+
+def _bad_cursor(detail: str) -> Problem:
+    fault = Fault(detail=detail, code="bad_cursor", parameter="cursor")
+    return Problem(422, "bad_cursor", "Start the list again without a cursor.", faults=[fault])

@@ -1,0 +1,106 @@
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from runtime.failures import Overloaded, Unavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting(Generic[Item, Result]):
+    item: Item
+    answer: "asyncio.Future[Result]"
+    taken: bool = field(default=False)
+
+
+class Batcher(Generic[Item, Result]):
+    """Gathers the items that wait at a moment into one call (group commit; coalesced reads).
+
+    One call is under way at a time, so batches keep the order in which items arrived. `flush` gets 1 to `limit` items
+    and returns one result or exception an item, in the same order; an exception that it raises goes to all of them.
+    An item that is not answered within `timeout` seconds fails with Unavailable if its call had not begun (it never
+    will then) and with `overdue()` if it had.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        *,
+        limit: int,
+        queue_limit: int,
+        timeout: float,
+        overdue: Callable[[], Exception] = Unavailable,
+    ) -> None:
+        self._flush = flush
+        self._limit = limit
+        self._queue_limit = queue_limit
+        self._timeout = timeout
+        self._overdue = overdue
+        self._queue: deque[_Waiting[Item, Result]] = deque()
+        self._arrived = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    async def submit(self, item: Item, *, timeout: float | None = None) -> Result:  # noqa: ASYNC109 - an item that is under way is not cancelled
+        """Wait for the item's result, at most `timeout` seconds; raises Overloaded at once when the queue is full."""
+        bound = self._timeout if timeout is None else timeout
+        if self._closing:
+            raise Unavailable("this process is stopping")
+        if len(self._queue) >= self._queue_limit:
+            raise Overloaded(f"{len(self._queue)} requests are waiting already")
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        waiting: _Waiting[Item, Result] = _Waiting(item, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._arrived.set()
+        try:
+            async with asyncio.timeout(bound):
+                return await waiting.answer
+        except TimeoutError:
+            if waiting.taken:
+                raise self._overdue() from None
+            self._queue.remove(waiting)
+            raise Unavailable(f"not begun within {bound:g} s") from None
+        except asyncio.CancelledError:
+            if not waiting.taken:
+                self._queue.remove(waiting)
+            raise
+
+    async def close(self) -> None:
+        """Finish what is waiting, then refuse more."""
+        self._closing = True
+        self._arrived.set()
+        if self._worker is not None:
+            await self._worker
+
+    async def _work(self) -> None:
+        while True:
+            if not self._queue:
+                if self._closing:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            batch = [self._queue.popleft() for _ in range(min(self._limit, len(self._queue)))]
+            for waiting in batch:
+                waiting.taken = True
+            results: Sequence[Result | Exception]
+            try:
+                results = await self._flush([waiting.item for waiting in batch])
+            except Exception as error:  # noqa: BLE001 - whatever failed, the callers are told, never left waiting
+                results = [error] * len(batch)
+            for waiting, result in zip(batch, results, strict=True):
+                if waiting.answer.done():
+                    continue
+                if isinstance(result, Exception):
+                    waiting.answer.set_exception(result)
+                else:
+                    waiting.answer.set_result(result)

@@ -1,0 +1,134 @@
+"""What happens to every HTTP request around its route: ids, body limit, metrics, the access log, the last resort."""
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from prometheus_client import Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtime.correlation import Correlation, current, read_correlation
+from runtime.logs import logger
+from runtime.problems import INTERNAL, Problem, problem_response
+
+MAX_BODY = 64 * 1024
+
+REQUESTS = Counter("muster_http_requests_total", "Requests answered", ["method", "route", "status"])
+SECONDS = Histogram(
+    "muster_http_request_seconds",
+    "Time to the end of the answer",
+    ["method", "route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+
+log = logger(__name__)
+
+TOO_LARGE = Problem(
+    413, "body_too_large", f"A body may have at most {MAX_BODY} bytes.", headers={"Connection": "close"}
+)
+
+
+class RequestFrame:
+    """Outermost ASGI layer, written against the protocol itself since it runs for every request."""
+
+    def __init__(self, app: ASGIApp, *, quiet: frozenset[str]) -> None:
+        self._app = app
+        self._quiet = quiet
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        correlation = read_correlation(scope["headers"])
+        current.set(correlation)
+        structlog.contextvars.bind_contextvars(
+            request_id=correlation.request_id, correlation_id=correlation.correlation_id
+        )
+        began = time.perf_counter()
+        status = 0
+
+        async def send_framed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *_frame_headers(correlation)]
+            await send(message)
+
+        try:
+            if _announced_length(scope) > MAX_BODY:
+                await problem_response(TOO_LARGE)(scope, receive, send_framed)
+            else:
+                await self._app(scope, _bounded(receive), send_framed)
+        except Exception:
+            log.exception("request failed", method=scope["method"], path=scope["path"])
+            if status:  # too late to answer otherwise: the server cuts the connection
+                raise
+            await problem_response(INTERNAL)(scope, receive, send_framed)
+        finally:
+            self._account(scope, status, time.perf_counter() - began)
+            structlog.contextvars.clear_contextvars()
+
+    def _account(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if route != "unmatched" else "any"
+        REQUESTS.labels(method, route, status).inc()
+        SECONDS.labels(method, route).observe(seconds)
+        if scope["path"] not in self._quiet:
+            log.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                milliseconds=round(seconds * 1000, 2),
+            )
+
+
+class StrictJsonRoute(APIRoute):
+    """Reads bodies with orjson: NaN, lone surrogates, numbers beyond a double and deep nesting are refused."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_strictly(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return handle_strictly
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:  # noqa: ANN401 - a JSON document is of any type
+        return orjson.loads(await self.body())
+
+
+def _frame_headers(correlation: Correlation) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"x-request-id", correlation.request_id.encode()),
+        (b"x-correlation-id", correlation.correlation_id.encode()),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+
+
+def _announced_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value)
+    return 0
+
+
+def _bounded(receive: Receive) -> Receive:
+    received = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        if message["type"] == "http.request":
+            received += len(message.get("body", b""))
+            if received > MAX_BODY:
+                raise TOO_LARGE
+        return message
+
+    return receive_bounded

@@ -1,0 +1,53 @@
+import gc
+import signal
+import sys
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+
+from runtime import failpoints
+from runtime.logs import configure_logging, logger
+from runtime.settings import BadSettings, Settings, settings_from_environment
+
+log = logger(__name__)
+
+
+def run_process(name: str, create_app: Callable[[Settings], FastAPI], port: Callable[[Settings], int]) -> None:
+    """Serve one process's app until SIGTERM or SIGINT; accepted requests are answered first."""
+    try:
+        settings = settings_from_environment()
+        failpoints.arm(settings.failpoints)
+    except (BadSettings, ValueError) as error:
+        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201 - there is no log before there are settings
+        raise SystemExit(2) from None
+    configure_logging(name, settings.log_level)
+    try:
+        app = create_app(settings)
+    except BadSettings as error:
+        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201 - as above
+        raise SystemExit(2) from None
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=port(settings),
+            loop="uvloop",
+            http="httptools",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.shutdown_timeout,
+        )
+    )
+    # uvicorn raises the signal again once it has stopped: a stop that was asked for is a success
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: None)
+    # what start-up made lives as long as the process: collections need not walk it again
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    server.run()
+    if not server.started:
+        raise SystemExit(1)

@@ -1,0 +1,73 @@
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+
+from runtime.health import Readiness, health_routes
+from runtime.problems import ProblemBody, answer_with_problems
+from runtime.requests import RequestFrame
+
+QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+def web_app(
+    *,
+    title: str,
+    description: str,
+    readiness: Readiness,
+    resources: Callable[[], AbstractAsyncContextManager[None]],
+    tags: list[dict[str, Any]],
+) -> FastAPI:
+    """An app with what every process wears: problems, ids, limits, health, metrics and offline /docs.
+
+    `resources` is entered before the first request and left after the last one is answered.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with resources():
+            yield
+
+    app = FastAPIOffline(
+        title=title,
+        description=description,
+        version="0.1.0",
+        lifespan=lifespan,
+        openapi_tags=[*tags, {"name": "operation", "description": "Health and metrics"}],
+        swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
+    )
+    answer_with_problems(app)
+    app.add_middleware(RequestFrame, quiet=QUIET)
+    app.include_router(health_routes(readiness))
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+            )
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            problem = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(problem.pop("$defs"))
+            schemas["ProblemBody"] = problem
+            for path in document["paths"].values():
+                for operation in path.values():
+                    # the framework's own validation answer is never sent: ours is a problem
+                    answer = operation.get("responses", {}).get("422", {})
+                    if "HTTPValidationError" in str(answer):
+                        answer["content"] = {
+                            "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemBody"}}
+                        }
+            schemas.pop("HTTPValidationError", None)
+            schemas.pop("ValidationError", None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi
+    return app

@@ -1,0 +1,38 @@
+"""The apps in the test's own process, over real Postgres: for what HTTP says, without a server's start."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from command_api.app import create_app as create_command_app
+from query_api.app import create_app as create_query_app
+from tests.databases import TOKEN, MakeSettings
+
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@asynccontextmanager
+async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://muster", headers=AUTHORIZED, timeout=30
+        ) as client:
+            yield client
+
+
+@pytest.fixture
+async def commands(make_settings: MakeSettings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the command API, without a relay."""
+    async with client_of(create_command_app(make_settings("muster_command"))) as client:
+        yield client
+
+
+@pytest.fixture
+async def queries(make_settings: MakeSettings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the query API."""
+    async with client_of(create_query_app(make_settings("muster_query"))) as client:
+        yield client
