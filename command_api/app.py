@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -62,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.sleep(PURGE_EVERY)
 
     @asynccontextmanager
-    async def resources() -> AsyncIterator[None]:
+    async def resources() -> AsyncGenerator[None]:
         reader = Reader(reading, keyring, timeout=timeout, queue_limit=settings.write_queue_limit)
         writer = Writer(
             writing,

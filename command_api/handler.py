@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -88,7 +88,7 @@ class CommandHandler:
         self._keys: set[tuple[str, str]] = set()
 
     async def handle(self, request: Request) -> Outcome:
-        """Raises what `decide` raises, EmailIsTaken, KeyWasReused, KeyIsBusy, Overloaded, Unavailable, OutcomeUnknown."""
+        """Raises what `decide` raises, EmailIsTaken, KeyWasReused, KeyIsBusy and the failures of runtime.failures."""
         if self._under_way >= self._limit:
             raise Overloaded(f"{self._under_way} commands are under way")
         self._under_way += 1
@@ -190,7 +190,7 @@ class CommandHandler:
         return Outcome(user=event.user, position=replayed.position, changed=changed, replayed=True)
 
     @asynccontextmanager
-    async def _one_at_a_time(self, idempotency: Idempotency | None) -> AsyncIterator[None]:
+    async def _one_at_a_time(self, idempotency: Idempotency | None) -> AsyncGenerator[None]:
         if idempotency is None:
             yield
             return
@@ -204,7 +204,7 @@ class CommandHandler:
             self._keys.discard(key)
 
     @asynccontextmanager
-    async def _turn_of(self, user_id: UserId, deadline: float) -> AsyncIterator[None]:
+    async def _turn_of(self, user_id: UserId, deadline: float) -> AsyncGenerator[None]:
         turn = self._turns.setdefault(user_id, _Turn())
         turn.holders += 1
         try:

@@ -1,4 +1,4 @@
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -66,7 +66,7 @@ async def create_user(
     command = CreateUser(
         event_id=EventId(new_id()),
         user_id=user_id,
-        at=datetime.now(timezone.utc),
+        at=datetime.now(UTC),
         email=body.email,
         display_name=body.display_name,
         status=body.status,
@@ -128,7 +128,7 @@ async def delete_user(
     http: HttpRequest, caller: Caller, user_id: Id, versions: Versions, key: Key, why: Reason
 ) -> Response:
     """Appends UserDeleted. The e-mail is free again; the id stays known as deleted (410)."""
-    command = DeleteUser(event_id=EventId(new_id()), at=datetime.now(timezone.utc), versions=versions)
+    command = DeleteUser(event_id=EventId(new_id()), at=datetime.now(UTC), versions=versions)
     outcome = await _handle(http, caller, why, UserId(user_id), command, key, None)
     return _answer(
         outcome,
@@ -166,7 +166,7 @@ async def _change(
             new["attributes"] = sent or {}
     command = ChangeUser(
         event_id=EventId(new_id()),
-        at=datetime.now(timezone.utc),
+        at=datetime.now(UTC),
         new=new,
         attributes_patch=patch,
         with_password=password is not None,

@@ -65,11 +65,11 @@ class Reader:
             self._recall, limit=256, queue_limit=queue_limit, timeout=timeout
         )
 
-    async def load(self, user_id: UserId, *, timeout: float | None = None) -> Loaded | None:  # noqa: ASYNC109 - see Batcher
-        """The user's newest event, or None if there never was such a user: one index lookup however long the history."""
+    async def load(self, user_id: UserId, *, timeout: float | None = None) -> Loaded | None:
+        """The user's newest event, or None for an unknown user: one index lookup however long the history."""
         return await self._newest.submit(user_id, timeout=timeout)
 
-    async def recall(self, caller: str, key: str, *, timeout: float | None = None) -> Remembered | None:  # noqa: ASYNC109 - see Batcher
+    async def recall(self, caller: str, key: str, *, timeout: float | None = None) -> Remembered | None:
         """What was answered to this idempotency key, if it has not expired."""
         return await self._commands.submit((caller, key), timeout=timeout)
 
@@ -81,12 +81,12 @@ class Reader:
         await self._newest.close()
         await self._commands.close()
 
-    async def _load(self, user_ids: Sequence[UserId]) -> list[Loaded | None | Exception]:
+    async def _load(self, user_ids: Sequence[UserId]) -> list[Loaded | Exception | None]:
         rows = await self._session.fetch(NEWEST, (list(set(user_ids)),))
         loaded = {row["user_id"]: Loaded(recorded=event_of(row, self._keyring), wrapped=row["wrapped"]) for row in rows}
         return [loaded.get(user_id) for user_id in user_ids]
 
-    async def _recall(self, asked: Sequence[tuple[str, str]]) -> list[Remembered | None | Exception]:
+    async def _recall(self, asked: Sequence[tuple[str, str]]) -> list[Remembered | Exception | None]:
         rows = await self._session.fetch(REMEMBERED, ([caller for caller, _ in asked], [key for _, key in asked]))
         found = {
             row["ordinal"]: Remembered(digest=row["digest"], position=Position(row["position"]), changed=row["changed"])

@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 from uuid import UUID
 
 import psycopg
@@ -20,6 +20,7 @@ from events.reader import events_after, head_position
 from events.recording import Position, RecordedEvent
 from events.sealing import BrokenSeal
 from events.topics import Span, WrongPartitions, ensure_topics, record_at, spans, topic_reader
+from runtime.backoff import LONGEST, Backoff, wait_at_most
 from runtime.database import Connection, Row
 from runtime.failpoints import failpoint
 from runtime.logs import logger
@@ -94,23 +95,22 @@ class Relay:
         self._wake.set()
 
     async def run(self) -> None:
-        pause = 0.1
+        backoff = Backoff()
         while not self._stopping.is_set():
-            began = asyncio.get_running_loop().time()
+            backoff.attempt()
             try:
                 await self._stand_for_election()
+                continue
             except (TopicAhead, WrongPartitions, WrongKey, BrokenSeal) as error:
                 # no machine may settle these: say it, keep looking whether an operator has
                 self._set("halted", str(error))
                 log.error("relay halted", reason=str(error))
-                pause = 5.0
             except (TopicChanged, KafkaError, NotOurEvent, psycopg.Error, OSError, TimeoutError) as error:
                 self._set("retrying", f"{type(error).__name__}: {error}")
                 log.warning("relay interrupted", reason=self.problem)
-                pause = 0.1 if asyncio.get_running_loop().time() - began > 10 else min(pause * 2, 5.0)
             finally:
                 LEADING.set(0)
-            await _wait(self._stopping, pause)
+            await wait_at_most(self._stopping, LONGEST if self.state == "halted" else backoff.pause())
         self._set("stopped")
 
     async def _stand_for_election(self) -> None:
@@ -136,7 +136,7 @@ class Relay:
                     await self._lead(connection)
                     return
                 self._set("standby")
-                await _wait(self._stopping, 0.25)
+                await wait_at_most(self._stopping, 0.25)
 
     async def _lead(self, connection: Connection) -> None:
         await ensure_topics(self._settings)
@@ -261,7 +261,7 @@ class Relay:
             if loop.time() - checked > CHECK_TOPICS_EVERY:
                 await self._check(reader, channels)
                 checked = loop.time()
-            await _wait(self._wake, poll)
+            await wait_at_most(self._wake, poll)
             poll = min(poll * 2, LONGEST_POLL)
 
     async def _send(
@@ -298,16 +298,10 @@ class Relay:
         acknowledged: list[tuple[int, Awaitable[Any]]] = []
         batch = producer.create_batch()
         for _, envelope in envelopes:
-            fields = {
-                "key": envelope.key,
-                "value": envelope.value,
-                "timestamp": None,
-                "headers": envelope.headers,
-            }
-            if batch.append(**fields) is None:
+            if not _append(batch, envelope):
                 acknowledged.append((batch.record_count(), await self._hand_over(producer, batch, partition)))
                 batch = producer.create_batch()
-                batch.append(**fields)
+                _append(batch, envelope)
         acknowledged.append((batch.record_count(), await self._hand_over(producer, batch, partition)))
         for count, acknowledgement in acknowledged:
             metadata = await acknowledgement
@@ -323,7 +317,8 @@ class Relay:
     @staticmethod
     async def _hand_over(producer: AIOKafkaProducer, batch: Any, partition: TopicPartition) -> Awaitable[Any]:  # noqa: ANN401 - aiokafka's builder has no public type
         batch.close()
-        return await producer.send_batch(batch, partition.topic, partition=partition.partition)
+        future = await producer.send_batch(batch, partition.topic, partition=partition.partition)
+        return cast("Awaitable[Any]", future)
 
     async def _check(self, reader: AIOKafkaConsumer, channels: dict[TopicPartition, Channel]) -> None:
         """Notice a topic that was truncated or made anew while nothing was being sent."""
@@ -352,18 +347,16 @@ class Relay:
         HALTED.set(state == "halted")
 
 
+def _append(batch: Any, envelope: Envelope) -> bool:  # noqa: ANN401 - as above
+    """False when the batch has no room left for it."""
+    taken = batch.append(key=envelope.key, value=envelope.value, timestamp=None, headers=envelope.headers)
+    return taken is not None
+
+
 async def _in_log(connection: Connection, position: Position, event_id: UUID) -> bool:
     cursor = await connection.execute("SELECT event_id FROM log.events WHERE position = %s", (position,))
     row = await cursor.fetchone()
     return row is not None and row["event_id"] == event_id
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
 
 
 async def run_relay(settings: Settings) -> None:

@@ -1,7 +1,7 @@
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -10,6 +10,8 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from runtime.settings import Settings
 
 NO_ERROR: Final = 0
+
+Record = ConsumerRecord[bytes, bytes]
 
 
 class WrongPartitions(Exception):
@@ -25,7 +27,7 @@ class Span:
 
 
 @asynccontextmanager
-async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin_client(settings: Settings) -> AsyncGenerator[AIOKafkaAdminClient]:
     client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=10_000)
     try:
         await client.start()
@@ -61,11 +63,12 @@ async def ensure_topics(settings: Settings) -> None:
 
 async def _create(admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str], settings: Settings) -> None:
     topic = NewTopic(name, settings.topic_partitions, settings.topic_replication, topic_configs=dict(config))
-    response = await admin.create_topics([topic])
-    for _, code, *rest in response.topic_errors:
+    # the response's type depends on the protocol version: it has (topic, error code, message)
+    response: Any = await admin.create_topics([topic])
+    for _, code, message in cast("list[tuple[str, int, str | None]]", response.topic_errors):
         error: type[KafkaError] = for_code(code)
         if code != NO_ERROR and error is not TopicAlreadyExistsError:
-            raise error(*rest)
+            raise error(message or name)
 
 
 def topic_reader(settings: Settings) -> AIOKafkaConsumer:
@@ -81,18 +84,26 @@ def topic_reader(settings: Settings) -> AIOKafkaConsumer:
 
 
 async def spans(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> dict[TopicPartition, Span]:
-    starts = await consumer.beginning_offsets(partitions)
-    ends = await consumer.end_offsets(partitions)
+    starts = cast("dict[TopicPartition, int]", await consumer.beginning_offsets(partitions))
+    ends = cast("dict[TopicPartition, int]", await consumer.end_offsets(partitions))
     return {partition: Span(start=starts[partition], end=ends[partition]) for partition in partitions}
 
 
-async def record_at(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> ConsumerRecord | None:
+async def poll(
+    consumer: AIOKafkaConsumer, *partitions: TopicPartition, seconds: float, limit: int
+) -> dict[TopicPartition, list[Record]]:
+    """The records that have come, of all assigned partitions unless some are named; empty after `seconds`."""
+    polled = await consumer.getmany(*partitions, timeout_ms=int(seconds * 1000), max_records=limit)
+    return cast("dict[TopicPartition, list[Record]]", polled)
+
+
+async def record_at(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> Record | None:
     """The record at an offset that the partition holds, or None if it is not there (compacted away)."""
     consumer.assign([partition])
     consumer.seek(partition, offset)
     # the broker answers a fetch below its end at once: a few polls only bridge the connection's start
     for _ in range(20):
-        records = (await consumer.getmany(partition, timeout_ms=500, max_records=1)).get(partition)
+        records = (await poll(consumer, partition, seconds=0.5, limit=1)).get(partition)
         if records:
             return records[0] if records[0].offset == offset else None
         if await consumer.position(partition) > offset:

@@ -1,7 +1,7 @@
 """Names and JSON of events outside Python: what is stored and published must outlive this code."""
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -31,7 +31,7 @@ TIMES: Final = frozenset({"created_at", "updated_at", "password_changed_at", "de
 
 def time_to_wire(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds, always of one width, so that text order is time order."""
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def value_to_wire(value: Any) -> Any:  # noqa: ANN401 - a field's value

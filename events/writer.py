@@ -117,7 +117,7 @@ class Writer:
     def waiting(self) -> int:
         return self._batcher.waiting
 
-    async def append(self, change: Append, *, timeout: float | None = None) -> Verdict:  # noqa: ASYNC109 - see Batcher
+    async def append(self, change: Append, *, timeout: float | None = None) -> Verdict:
         """Raises Overloaded and Unavailable (nothing was written), OutcomeUnknown (it may have been), WrongKey."""
         return await self._batcher.submit(self._encode(change), timeout=timeout)
 

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -32,7 +32,7 @@ def create_app(settings: Settings) -> FastAPI:
     readiness.add("projector", projector_wrong)
 
     @asynccontextmanager
-    async def resources() -> AsyncIterator[None]:
+    async def resources() -> AsyncGenerator[None]:
         projecting = asyncio.create_task(projector.run())
         try:
             yield

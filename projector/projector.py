@@ -4,17 +4,18 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
 
 from events.envelope import NotOurEvent, Opened, open_envelope
 from events.partitioning import partition_of
 from events.recording import Position
-from events.topics import Span, WrongPartitions, ensure_topics, spans
+from events.topics import Record, Span, WrongPartitions, ensure_topics, poll, spans
 from events.wire import user_to_wire
 from projector.model_store import ModelStore, PartitionMoved, Progress, Published, Step, VersionsMissing
 from projector.rows import folded, row_of
+from runtime.backoff import LONGEST, Backoff, wait_at_most
 from runtime.failpoints import failpoint
 from runtime.failures import OutcomeUnknown, Unavailable
 from runtime.logs import logger
@@ -63,29 +64,23 @@ class Projector(ConsumerRebalanceListener):
         self._stopping.set()
 
     async def run(self) -> None:
-        pause = 0.1
+        backoff = Backoff()
         while not self._stopping.is_set():
-            began = asyncio.get_running_loop().time()
+            backoff.attempt()
             try:
                 await self._consume()
+                continue
             except (TopicAhead, WrongPartitions) as error:
                 # no machine may settle these: say it, keep looking whether an operator has
                 self._set("halted", str(error))
                 log.error("projector halted", reason=str(error))
-                pause = 5.0
             except (Unavailable, OutcomeUnknown, KafkaError, OSError, TimeoutError, PartitionMoved) as error:
                 self._set("retrying", f"{type(error).__name__}: {error}")
                 log.warning("projector interrupted", reason=self.problem)
-                pause = 0.1 if asyncio.get_running_loop().time() - began > 10 else min(pause * 2, 5.0)
             except Exception as error:  # an event that cannot be applied: never passed over, tried again, and seen
                 self._set("retrying", f"{type(error).__name__}: {error}")
                 log.exception("projector failed")
-                pause = min(pause * 2, 5.0)
-            try:
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
-            except TimeoutError:
-                continue
+            await wait_at_most(self._stopping, LONGEST if self.state == "halted" else backoff.pause())
         self._set("stopped")
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
@@ -122,7 +117,7 @@ class Projector(ConsumerRebalanceListener):
                 if self._misplaced:
                     await self._place(consumer)
                     continue
-                polled = await consumer.getmany(timeout_ms=250, max_records=BATCH)
+                polled = await poll(consumer, seconds=0.25, limit=BATCH)
                 if self._misplaced or not polled:
                     continue
                 try:
@@ -153,9 +148,11 @@ class Projector(ConsumerRebalanceListener):
         for partition in partitions:
             stands = progress[partition.partition]
             span = held[partition]
-            if stands.next_offset == NEVER or not span.start <= stands.next_offset <= span.end:
-                lost.append(partition)
-            elif head - stands.position > FAR_BEHIND and stands.next_offset < span.end:
+            if (
+                stands.next_offset == NEVER
+                or not span.start <= stands.next_offset <= span.end
+                or (head - stands.position > FAR_BEHIND and stands.next_offset < span.end)
+            ):
                 lost.append(partition)
             else:
                 self._seek(consumer, partition, stands, span.start)
@@ -169,9 +166,7 @@ class Projector(ConsumerRebalanceListener):
         consumer.seek(partition, max(start, stands.next_offset - 1))
         self._placed[partition] = stands
 
-    async def _apply(
-        self, consumer: AIOKafkaConsumer, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]]
-    ) -> None:
+    async def _apply(self, consumer: AIOKafkaConsumer, polled: Mapping[TopicPartition, Sequence[Record]]) -> None:
         steps: list[Step] = []
         fresh: list[Opened] = []
         for partition, records in polled.items():
@@ -223,7 +218,7 @@ class Projector(ConsumerRebalanceListener):
         )
 
     @staticmethod
-    def _open(record: ConsumerRecord) -> Opened:
+    def _open(record: Record) -> Opened:
         try:
             return open_envelope(record.headers, record.value)
         except NotOurEvent as error:

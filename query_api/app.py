@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import orjson
@@ -34,7 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
     readiness.add("database", database_wrong)
 
     @asynccontextmanager
-    async def resources() -> AsyncIterator[None]:
+    async def resources() -> AsyncGenerator[None]:
         engine = create_async_engine(
             sqlalchemy_url(url),
             pool_size=5,

@@ -2,7 +2,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -112,7 +112,7 @@ class Freshness:
         found = (await self._session.fetch(LAG, (reached + 1,)))[0]
         head: int = found["head"]
         since: datetime | None = found["waiting_since"]
-        seconds = max(0.0, (datetime.now(timezone.utc) - since).total_seconds()) if since is not None else 0.0
+        seconds = max(0.0, (datetime.now(UTC) - since).total_seconds()) if since is not None else 0.0
         events = max(0, head - reached)
         if asked.position > head:
             detail = f"The log ends at position {head}: there is no position {asked.position} yet."

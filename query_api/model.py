@@ -46,6 +46,6 @@ class Model:
     async def close(self) -> None:
         await self._reads.close()
 
-    async def _read(self, ids: Sequence[UUID]) -> list[Row | None | Exception]:
+    async def _read(self, ids: Sequence[UUID]) -> list[Row | Exception | None]:
         found = {row["id"]: row for row in await self._session.fetch(BY_ID, (list(set(ids)),))}
         return [found.get(user_id) for user_id in ids]

@@ -81,7 +81,7 @@ async def list_users(http: HttpRequest, _: Caller, listing: Annotated[Listing, Q
         cursor = cursor_after(listing, rows[-1])
         query = urlencode({**listing.filters(), "sort": listing.sort, "limit": str(listing.limit), "cursor": cursor})
         headers["Link"] = f'</users?{query}>; rel="next"'
-    body = {"users": [record_of(row) for row in rows], "next_cursor": cursor}
+    body = {"users": [record_of(dict(row)) for row in rows], "next_cursor": cursor}
     return Response(orjson.dumps(body), 200, headers, "application/json")
 
 

@@ -49,7 +49,7 @@ class Batcher(Generic[Item, Result]):
     def waiting(self) -> int:
         return len(self._queue)
 
-    async def submit(self, item: Item, *, timeout: float | None = None) -> Result:  # noqa: ASYNC109 - an item that is under way is not cancelled
+    async def submit(self, item: Item, *, timeout: float | None = None) -> Result:
         """Wait for the item's result, at most `timeout` seconds; raises Overloaded at once when the queue is full."""
         bound = self._timeout if timeout is None else timeout
         if self._closing:

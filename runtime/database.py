@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 import orjson
 import psycopg
@@ -44,7 +44,9 @@ class Session:
     def connected(self) -> bool:
         return self._connection is not None and not self._connection.closed
 
-    async def fetch(self, query: str, parameters: Sequence[object] = (), *, timeout: float | None = None) -> list[Row]:  # noqa: ASYNC109 - the bound covers a connection that must not be cancelled mid-protocol
+    async def fetch(
+        self, query: LiteralString, parameters: Sequence[object] = (), *, timeout: float | None = None
+    ) -> list[Row]:
         """Run one statement in a transaction of its own.
 
         Raises Unavailable when it surely had no effect, OutcomeUnknown when the answer was lost after it was sent.
@@ -56,7 +58,7 @@ class Session:
 
         return await self.use(run, timeout=timeout)
 
-    async def use(self, work: Callable[[Connection], Awaitable[T]], *, timeout: float | None = None) -> T:  # noqa: ASYNC109 - as above
+    async def use(self, work: Callable[[Connection], Awaitable[T]], *, timeout: float | None = None) -> T:
         """Lend the connection (autocommit) to `work`; raises as `fetch` does.
 
         Errors of the server that are about the data (integrity, permission, bad values) pass through as psycopg

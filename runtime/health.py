@@ -41,7 +41,7 @@ def health_routes(readiness: Readiness) -> APIRouter:
     @router.get("/readyz", summary="Can it serve?", responses=described(503))
     async def readyz() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         wrongs = await readiness.wrongs()
-        parts = {part: wrong or "ready" for part, wrong in wrongs.items()} | readiness.notes()
+        parts = {part: wrong or "ready" for part, wrong in wrongs.items()} | dict(readiness.notes())
         faults = [Fault(detail=f"{part}: {wrong}", code=part) for part, wrong in wrongs.items() if wrong]
         if faults:
             raise Problem(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from runtime.correlation import current
-from runtime.failures import Overloaded, OutcomeUnknown, Unavailable
+from runtime.failures import OutcomeUnknown, Overloaded, Unavailable
 from runtime.logs import logger
 
 MEDIA_TYPE = "application/problem+json"

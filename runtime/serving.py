@@ -43,7 +43,7 @@ def run_process(name: str, create_app: Callable[[Settings], FastAPI], port: Call
     )
     # uvicorn raises the signal again once it has stopped: a stop that was asked for is a success
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: None)
+        signal.signal(signum, _already_handled)
     # what start-up made lives as long as the process: collections need not walk it again
     gc.collect()
     gc.freeze()
@@ -51,3 +51,7 @@ def run_process(name: str, create_app: Callable[[Settings], FastAPI], port: Call
     server.run()
     if not server.started:
         raise SystemExit(1)
+
+
+def _already_handled(_: int, __: object) -> None:
+    pass

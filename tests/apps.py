@@ -1,6 +1,6 @@
 """The apps in the test's own process, over real Postgres: for what HTTP says, without a server's start."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
@@ -15,7 +15,7 @@ AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @asynccontextmanager
-async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(app: FastAPI) -> AsyncGenerator[httpx.AsyncClient]:
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from migrations.apply import migrate
 from runtime.settings import Settings
@@ -60,7 +61,7 @@ def database_url(postgres_url: str, template: str) -> Iterator[str]:
 @pytest.fixture
 def owner(database_url: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
     """The owner's own connection to this test's database, in autocommit."""
-    with psycopg.connect(database_url, autocommit=True, row_factory=psycopg.rows.dict_row) as connection:
+    with psycopg.Connection[dict[str, Any]].connect(database_url, autocommit=True, row_factory=dict_row) as connection:
         yield connection
 
 
@@ -75,7 +76,7 @@ def key_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def make_settings(database_url: str, key_files: dict[str, Path], request: pytest.FixtureRequest) -> MakeSettings:
-    """Settings for a process of `role`, with topics of this test's own; the broker starts only for tests that use it."""
+    """Settings for a process of `role`, with topics of this test's own; a broker only for those that use it."""
     suffix = secrets.token_hex(6)
 
     def make(role: str = "muster_command", *, broker: bool = False, **overrides: object) -> Settings:

@@ -37,7 +37,7 @@ class Process:
         if self.popen.poll() is not None:
             raise AssertionError(f"{self.name} ended with {self.popen.returncode}:\n{self.log.read_text()[-4000:]}")
         try:
-            return httpx.get(f"{self.url}/readyz").status_code == httpx.codes.OK
+            return httpx.get(f"{self.url}/readyz").is_success
         except httpx.TransportError:
             return False
 

@@ -10,9 +10,9 @@ from typing import Any
 import docker
 import pytest
 from docker.errors import DockerException
+from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
-from testcontainers.community.postgres import PostgresContainer
 
 from muster.embedded.broker import EmbeddedBroker
 from muster.embedded.ports import free_port

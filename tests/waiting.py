@@ -22,7 +22,7 @@ async def aeventually(
     probe: Callable[[], Awaitable[Found]],
     *,
     what: str = "the condition",
-    timeout: float = 30,  # noqa: ASYNC109 - it says what was missing
+    timeout: float = 30,
 ) -> Found:
     """As `eventually`, for a coroutine."""
     deadline = time.monotonic() + timeout
