@@ -1,5 +1,4 @@
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -101,7 +100,7 @@ def read_key(path: Path | None, *, variable: str) -> bytes:
         key = base64.b64decode(path.read_text().strip(), validate=True)
     except OSError as error:
         raise BadKeyFile(f"{variable}: cannot read {path}: {error.strerror}") from None
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         raise BadKeyFile(f"{variable}: {path} is not base64 ({remedy})") from None
     if len(key) != KEY_BYTES:
         raise BadKeyFile(f"{variable}: {path} holds {len(key)} bytes, not {KEY_BYTES} ({remedy})")

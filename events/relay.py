@@ -317,8 +317,7 @@ class Relay:
     @staticmethod
     async def _hand_over(producer: AIOKafkaProducer, batch: Any, partition: TopicPartition) -> Awaitable[Any]:  # noqa: ANN401 - aiokafka's builder has no public type
         batch.close()
-        future = await producer.send_batch(batch, partition.topic, partition=partition.partition)
-        return cast("Awaitable[Any]", future)
+        return cast("Awaitable[Any]", await producer.send_batch(batch, partition.topic, partition=partition.partition))
 
     async def _check(self, reader: AIOKafkaConsumer, channels: dict[TopicPartition, Channel]) -> None:
         """Notice a topic that was truncated or made anew while nothing was being sent."""

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 FORMAT = b"\x01"
 NONCE_BYTES = 12
+SHORTEST = 1 + NONCE_BYTES + 16
 
 
 class BrokenSeal(Exception):
@@ -35,6 +36,8 @@ def unseal(cipher: AESGCM, sealed: bytes, bound_to: bytes) -> Any:  # noqa: ANN4
     """Raises BrokenSeal."""
     if sealed[:1] != FORMAT:
         raise BrokenSeal(f"sealed format {sealed[:1].hex()} is not known here")
+    if len(sealed) < SHORTEST:
+        raise BrokenSeal("the sealed part was cut off")
     nonce, ciphertext = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
     try:
         return orjson.loads(cipher.decrypt(nonce, ciphertext, bound_to))

@@ -93,8 +93,10 @@ async def poll(
     consumer: AIOKafkaConsumer, *partitions: TopicPartition, seconds: float, limit: int
 ) -> dict[TopicPartition, list[Record]]:
     """The records that have come, of all assigned partitions unless some are named; empty after `seconds`."""
-    polled = await consumer.getmany(*partitions, timeout_ms=int(seconds * 1000), max_records=limit)
-    return cast("dict[TopicPartition, list[Record]]", polled)
+    return cast(
+        "dict[TopicPartition, list[Record]]",
+        await consumer.getmany(*partitions, timeout_ms=int(seconds * 1000), max_records=limit),
+    )
 
 
 async def record_at(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> Record | None:

@@ -97,13 +97,16 @@ class Projector(ConsumerRebalanceListener):
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka_bootstrap_servers,
             group_id=self._settings.projector_group,
+            group_instance_id=self._settings.projector_instance,
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
-            session_timeout_ms=10_000,
+            # the shortest that brokers allow by default: how long a killed member's partitions stand still
+            session_timeout_ms=6_000,
             heartbeat_interval_ms=1_000,
-            rebalance_timeout_ms=30_000,
-            request_timeout_ms=15_000,
+            rebalance_timeout_ms=10_000,
+            # joining is answered when the group has settled: it must outlast the rebalance
+            request_timeout_ms=25_000,
             max_poll_interval_ms=120_000,
             max_partition_fetch_bytes=4 * 1024 * 1024,
             fetch_max_wait_ms=250,

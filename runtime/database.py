@@ -1,4 +1,5 @@
 import asyncio
+import select
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, LiteralString, TypeVar
 
@@ -97,8 +98,11 @@ class Session:
             await asyncio.wait(self._abandoned, timeout=1)
 
     async def _connect(self, bound: float) -> Connection:
-        if self._connection is not None and not self._connection.closed:
-            return self._connection
+        if (held := self._connection) is not None:
+            if not held.closed and not _has_news(held):
+                return held
+            self._connection = None
+            await held.close()
         try:
             async with asyncio.timeout(bound):
                 connection = await psycopg.AsyncConnection[Row].connect(
@@ -113,8 +117,15 @@ class Session:
                     keepalives_interval=2,
                     keepalives_count=2,
                 )
-                set_json_loads(orjson.loads, connection)
-                await connection.execute(sql.SQL("SET statement_timeout = {}").format(sql.Literal(int(bound * 800))))
+                try:
+                    set_json_loads(orjson.loads, connection)
+                    await connection.execute(
+                        sql.SQL("SET statement_timeout = {}").format(sql.Literal(int(bound * 800)))
+                    )
+                except BaseException:
+                    # cut off half-way: nobody else knows of it
+                    await connection.close()
+                    raise
         except TimeoutError:
             raise Unavailable("the database did not accept a connection in time") from None
         except psycopg.OperationalError as error:
@@ -137,3 +148,13 @@ class Session:
         burial = asyncio.create_task(bury())
         self._abandoned.add(burial)
         burial.add_done_callback(self._abandoned.discard)
+
+
+def _has_news(connection: Connection) -> bool:
+    """Whether the server said something on a connection at rest: that it ends, if anything.
+
+    Looking before sending makes a restart of the server cost a reconnection, not an outcome that nobody knows.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))

@@ -2,20 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any
+from http import HTTPMethod, HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from runtime.correlation import current
 from runtime.failures import OutcomeUnknown, Overloaded, Unavailable
 from runtime.logs import logger
 
-MEDIA_TYPE = "application/problem+json"
+MEDIA_TYPE: Final = "application/problem+json"
+# a body can be wrong in thousands of places: the answer need not be longer than the request
+MAX_FAULTS: Final = 100
 
 log = logger(__name__)
 
@@ -114,7 +118,7 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def answer_with_problems(app: FastAPI) -> None:
     """Turn every refusal of the app and of the router into problem+json."""
 
-    async def refused(_: Request, error: Exception) -> Response:
+    async def refused(request: Request, error: Exception) -> Response:
         match error:
             case Problem():
                 return problem_response(error)
@@ -146,6 +150,10 @@ def answer_with_problems(app: FastAPI) -> None:
                 )
             case HTTPException():
                 phrase = HTTPStatus(error.status_code).phrase
+                if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+                    return problem_response(
+                        Problem(405, "method_not_allowed", phrase, headers={"Allow": ", ".join(_allowed(app, request))})
+                    )
                 return problem_response(
                     Problem(
                         error.status_code,
@@ -161,9 +169,18 @@ def answer_with_problems(app: FastAPI) -> None:
         app.add_exception_handler(kind, refused)
 
 
+def _allowed(app: FastAPI, request: Request) -> list[str]:
+    """The methods of this path. The router itself names only those of the first route that has the path."""
+    return [
+        method.value
+        for method in HTTPMethod
+        if any(route.matches({**request.scope, "method": method.value})[0] is Match.FULL for route in app.router.routes)
+    ]
+
+
 def _invalid(error: RequestValidationError) -> Problem:
     faults: list[Fault] = []
-    for found in error.errors():
+    for found in error.errors()[:MAX_FAULTS]:
         place, *path = found["loc"]
         message = str(found["msg"]).removeprefix("Value error, ")
         if found["type"] == "json_invalid":
@@ -175,9 +192,15 @@ def _invalid(error: RequestValidationError) -> Problem:
                 faults=[Fault(detail=f"not valid JSON: {reason}", code="malformed_json", pointer="#")],
             )
         if place == "body":
-            # pydantic appends the name of a union's branch to the path; a pointer stops at the document's own keys
-            pointer = "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+            pointer = "#" + "".join(f"/{_pointer_part(str(part))}" for part in path)
             faults.append(Fault(detail=message, code=found["type"], pointer=pointer))
         else:
-            faults.append(Fault(detail=message, code=found["type"], parameter=".".join(map(str, path))))
+            name = ".".join(map(str, path))
+            parameter = "-".join(map(str.capitalize, name.split("-"))) if place == "header" else name
+            faults.append(Fault(detail=message, code=found["type"], parameter=parameter))
     return Problem(422, "invalid", "The request does not fit: see errors.", faults=faults)
+
+
+def _pointer_part(key: str) -> str:
+    """A key within a JSON Pointer that is written as a URI fragment (RFC 6901, section 6)."""
+    return quote(key.replace("~", "~0").replace("/", "~1"), safe="!$&'()*+,;=:@~")

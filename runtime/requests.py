@@ -27,10 +27,6 @@ SECONDS = Histogram(
 
 log = logger(__name__)
 
-TOO_LARGE = Problem(
-    413, "body_too_large", f"A body may have at most {MAX_BODY} bytes.", headers={"Connection": "close"}
-)
-
 
 class RequestFrame:
     """Outermost ASGI layer, written against the protocol itself since it runs for every request."""
@@ -60,7 +56,7 @@ class RequestFrame:
 
         try:
             if _announced_length(scope) > MAX_BODY:
-                await problem_response(TOO_LARGE)(scope, receive, send_framed)
+                await problem_response(_too_large())(scope, receive, send_framed)
             else:
                 await self._app(scope, _bounded(receive), send_framed)
         except Exception:
@@ -114,9 +110,14 @@ def _frame_headers(correlation: Correlation) -> list[tuple[bytes, bytes]]:
 
 def _announced_length(scope: Scope) -> int:
     for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value)
+        if name == b"content-length" and value.isdigit():
+            return int(value[:20])
     return 0
+
+
+def _too_large() -> Problem:
+    # a new one each time: an exception that is raised again keeps every frame it ever passed
+    return Problem(413, "body_too_large", f"A body may have at most {MAX_BODY} bytes.", headers={"Connection": "close"})
 
 
 def _bounded(receive: Receive) -> Receive:
@@ -128,7 +129,7 @@ def _bounded(receive: Receive) -> Receive:
         if message["type"] == "http.request":
             received += len(message.get("body", b""))
             if received > MAX_BODY:
-                raise TOO_LARGE
+                raise _too_large()
         return message
 
     return receive_bounded

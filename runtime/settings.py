@@ -38,6 +38,13 @@ class Settings(BaseSettings):
     topic_retention_hours: int = Field(168, ge=1)
     event_source: str = Field("/muster/users", description="the CloudEvents source attribute")
     projector_group: str = "muster-projector"
+    projector_instance: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="a name of this projector's own that it keeps when restarted (Kafka static membership): it then"
+        " has its partitions back at once, without the group waiting for the one that died",
+    )
     relay: bool = Field(True, description="whether the command API stands for election as the relay")
 
     write_timeout: float = Field(5.0, gt=0, description="bound on a write's answer once its body has arrived")

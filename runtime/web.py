@@ -36,6 +36,8 @@ def web_app(
         description=description,
         version="0.1.0",
         lifespan=lifespan,
+        # a redirect would be made of whatever Host header the caller sent
+        redirect_slashes=False,
         openapi_tags=[*tags, {"name": "operation", "description": "Health and metrics"}],
         swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
     )
