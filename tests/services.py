@@ -19,7 +19,7 @@ from muster.embedded.ports import free_port
 from muster.embedded.postgres import EmbeddedPostgres
 
 POSTGRES_IMAGE = "postgres:18"
-KAFKA_IMAGE = "apache/kafka:4.1.0"
+KAFKA_IMAGE = "apache/kafka:4.1.2"
 
 
 @functools.cache
