@@ -45,7 +45,8 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             await background.fetch("SELECT position FROM log.head", timeout=2)
         except (Unavailable, OutcomeUnknown) as error:
-            return str(error)
+            log.warning("not ready", part="database", reason=str(error))
+            return "does not answer"
         return None
 
     readiness.add("database", database_wrong)

@@ -1,5 +1,7 @@
-import re
+import unicodedata
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
+from uuid import UUID
 
 import orjson
 from email_validator import EmailNotValidError, validate_email
@@ -7,11 +9,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from command_api.decide import MAX_ATTRIBUTES
-from events.record import UserRecord
+from events.record import EXAMPLE, UserRecord
 from events.user import Status
 
 MAX_DEPTH: Final = 32
-CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# Unicode's control characters, line and paragraph separators; formatting ones stay, since scripts need them
+FORBIDDEN: Final = frozenset({"Cc", "Zl", "Zp"})
+INVISIBLE: Final = FORBIDDEN | {"Cf", "Zs"}
 NUL: Final = "\x00"
 
 
@@ -25,7 +29,8 @@ def _check_email(email: str) -> str:
 
 
 def _check_name(name: str) -> str:
-    if CONTROL.search(name) or not name.strip():
+    categories = {unicodedata.category(character) for character in name}
+    if categories & FORBIDDEN or not categories - INVISIBLE:
         raise PydanticCustomError("display_name", "must have a visible character and no control characters")
     return name
 
@@ -79,7 +84,20 @@ Password = Annotated[SecretStr, Field(description="stored only as an argon2id ha
 
 
 class CreateUserBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "email": "ada@example.com",
+                    "display_name": "Ada",
+                    "roles": ["user"],
+                    "attributes": {"team": "engines"},
+                    "password": "a long phrase of her own",
+                }
+            ]
+        },
+    )
 
     email: Email
     display_name: DisplayName | None = None
@@ -92,7 +110,10 @@ class CreateUserBody(BaseModel):
 class ChangeUserBody(BaseModel):
     """Fields left out stay as they are; null clears display_name, roles and attributes."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"display_name": "Ada Lovelace", "attributes": {"team": "engines"}}]},
+    )
 
     email: Annotated[Email | None, BeforeValidator(_refuse_null)] = None
     display_name: DisplayName | None = None
@@ -105,11 +126,26 @@ class ChangeUserBody(BaseModel):
 class Written(UserRecord):
     """The record after the write."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{**EXAMPLE, "changed": ["display_name"]}]})
+
     changed: list[str] = Field(description="the fields that this request changed; empty: nothing was to be changed")
 
 
 class Deleted(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "message": "User deleted successfully",
+                    "id": EXAMPLE["id"],
+                    "version": 3,
+                    "deleted_at": "2026-03-03T08:15:00.000000Z",
+                }
+            ]
+        }
+    )
+
     message: Literal["User deleted successfully"]
-    id: str
+    id: UUID
     version: int
-    deleted_at: str
+    deleted_at: datetime

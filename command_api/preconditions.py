@@ -1,19 +1,25 @@
 import re
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Header, Request
 
+from runtime.entity_tags import entity_tags
 from runtime.problems import Fault, Problem
 
-ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
-KEY = re.compile(r"[\x21-\x7e]{1,255}")
+VERSION: Final = re.compile(r"[1-9][0-9]{0,9}")
+KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+MAX_REASON: Final = 500
 
 
-def accepted_versions(
+async def accepted_versions(
     request: Request,
     if_match: Annotated[
         str | None,
-        Header(description='the version the change is meant for, as the ETag had it: "3"', examples=['"3"']),
+        Header(
+            alias="If-Match",
+            description='the version the change is meant for, as the ETag had it: "3"',
+            examples=['"3"'],
+        ),
     ] = None,
 ) -> frozenset[int] | None:
     """The versions that If-Match accepts (RFC 9110, section 13.1.1); None accepts any.
@@ -22,25 +28,24 @@ def accepted_versions(
     """
     if if_match is None:
         return None
-    tags = [tag.strip() for line in request.headers.getlist("if-match") for tag in line.split(",")]
-    if tags == ["*"]:
+    try:
+        tags = entity_tags(request.headers.getlist("if-match"))
+    except ValueError:
+        fault = Fault(detail='send "N", a list of them, or *', code="malformed_etag", parameter="If-Match")
+        raise Problem(400, "malformed_etag", "If-Match is not a list of entity tags.", faults=[fault]) from None
+    if tags is None:
         return None
-    versions: set[int] = set()
-    for tag in tags:
-        found = ENTITY_TAG.fullmatch(tag)
-        if found is None:
-            fault = Fault(detail='send "N", a list of them, or *', code="malformed_etag", parameter="If-Match")
-            raise Problem(400, "malformed_etag", "If-Match is not a list of entity tags.", faults=[fault])
-        weak, text = found.groups()
-        if not weak and text.isascii() and text.isdigit():
-            versions.add(int(text))
-    return frozenset(versions)
+    return frozenset(int(tag.opaque) for tag in tags if not tag.weak and VERSION.fullmatch(tag.opaque))
 
 
-def idempotency_key(
+async def idempotency_key(
     idempotency_key: Annotated[
         str | None,
-        Header(description="makes a retry of this request take effect once (kept 24 hours by default)"),
+        Header(
+            alias="Idempotency-Key",
+            description="makes a retry of this request take effect once (kept 24 hours by default)",
+            examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
+        ),
     ] = None,
 ) -> str | None:
     """The Idempotency-Key (draft-ietf-httpapi-idempotency-key-header): 1 to 255 printable ASCII characters."""
@@ -54,7 +59,25 @@ def idempotency_key(
     raise Problem(400, "malformed_idempotency_key", "The Idempotency-Key cannot be used.", faults=[fault])
 
 
-def reason(
-    reason: Annotated[str | None, Header(max_length=500, description="why; kept with the event")] = None,
+async def reason(
+    reason: Annotated[
+        str | None,
+        Header(alias="Reason", description="why, in at most 500 characters of UTF-8; kept with the event for ever"),
+    ] = None,
 ) -> str | None:
-    return reason or None
+    """The Reason header. It is kept in the clear, so it must name nobody."""
+    if not reason:
+        return None
+    try:
+        # HTTP carries bytes, which ASGI shows as Latin-1
+        text = reason.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        text = ""
+    if text.isprintable() and 0 < len(text) <= MAX_REASON:
+        return text
+    fault = Fault(
+        detail=f"must have at most {MAX_REASON} printable characters in UTF-8",
+        code="malformed_reason",
+        parameter="Reason",
+    )
+    raise Problem(400, "malformed_reason", "The Reason cannot be kept.", faults=[fault])

@@ -16,14 +16,15 @@ from events.recording import Actor, Metadata
 from events.user import EventId, UserId
 from events.wire import value_to_wire
 from events.writer import Idempotency
-from identity.caller import Caller
+from identity.caller import ADMITTED, Caller
 from identity.passwords import Passwords
 from runtime.correlation import current
 from runtime.ids import new_id
 from runtime.problems import Problem, described
 from runtime.requests import StrictJsonRoute
 
-router = APIRouter(tags=["users"], route_class=StrictJsonRoute)
+# who is calling is asked before anything else: a stranger learns nothing of what is wrong with the request
+router = APIRouter(tags=["users"], route_class=StrictJsonRoute, dependencies=[ADMITTED])
 
 Versions = Annotated[frozenset[int] | None, Depends(accepted_versions)]
 Key = Annotated[str | None, Depends(idempotency_key)]
@@ -40,7 +41,7 @@ EVENT_HEADERS: dict[str, Any] = {
 REFUSALS = described(400, 401, 404, 409, 410, 412, 413, 415, 422, 503)
 
 
-def json_body(request: HttpRequest) -> None:
+async def json_body(request: HttpRequest) -> None:
     """Refuse a body that does not say it is JSON, rather than guess."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     accepted = ("application/json", "application/merge-patch+json")
@@ -122,7 +123,7 @@ async def patch_user(
     "/users/{id}",
     summary="Delete a user",
     response_model=Deleted,
-    responses={200: {"headers": EVENT_HEADERS}, **described(400, 401, 404, 410, 412, 422, 503)},
+    responses={200: {"headers": EVENT_HEADERS}, **described(400, 401, 404, 409, 410, 412, 413, 422, 503)},
 )
 async def delete_user(
     http: HttpRequest, caller: Caller, user_id: Id, versions: Versions, key: Key, why: Reason

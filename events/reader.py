@@ -1,9 +1,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
-from events.keyring import Keyring
+from events.keyring import Keyring, WrongKey
 from events.recording import Position, RecordedEvent, event_of
+from events.sealing import BrokenSeal
 from events.user import UserId
 from runtime.batching import Batcher
 from runtime.database import Connection, Session
@@ -83,7 +85,13 @@ class Reader:
 
     async def _load(self, user_ids: Sequence[UserId]) -> list[Loaded | Exception | None]:
         rows = await self._session.fetch(NEWEST, (list(set(user_ids)),))
-        loaded = {row["user_id"]: Loaded(recorded=event_of(row, self._keyring), wrapped=row["wrapped"]) for row in rows}
+        loaded: dict[UUID, Loaded | Exception] = {}
+        for row in rows:
+            try:
+                loaded[row["user_id"]] = Loaded(recorded=event_of(row, self._keyring), wrapped=row["wrapped"])
+            except (BrokenSeal, WrongKey) as error:
+                # one user's trouble, not their neighbours'
+                loaded[row["user_id"]] = error
         return [loaded.get(user_id) for user_id in user_ids]
 
     async def _recall(self, asked: Sequence[tuple[str, str]]) -> list[Remembered | Exception | None]:

@@ -1,5 +1,5 @@
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -7,28 +7,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from events.user import Status, User
 from events.wire import user_to_wire
 
+EXAMPLE: Final[dict[str, Any]] = {
+    "id": "0192d3c8-5b0e-7c31-9d5e-0a3f6f6f2b11",
+    "version": 2,
+    "email": "ada@example.com",
+    "display_name": "Ada Lovelace",
+    "status": "active",
+    "roles": ["user"],
+    "attributes": {"team": "engines"},
+    "created_at": "2026-03-01T09:00:00.000000Z",
+    "updated_at": "2026-03-02T10:30:00.000000Z",
+    "password_changed_at": None,
+}
+
 
 class UserRecord(BaseModel):
     """A user as both APIs answer."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "0192d3c8-5b0e-7c31-9d5e-0a3f6f6f2b11",
-                    "version": 2,
-                    "email": "ada@example.com",
-                    "display_name": "Ada Lovelace",
-                    "status": "active",
-                    "roles": ["user"],
-                    "attributes": {"team": "engines"},
-                    "created_at": "2026-03-01T09:00:00.000000Z",
-                    "updated_at": "2026-03-02T10:30:00.000000Z",
-                    "password_changed_at": None,
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     id: UUID
     version: int = Field(ge=1, description="counts the user's changes; also the ETag")

@@ -106,8 +106,9 @@ class Relay:
                 self._set("halted", str(error))
                 log.error("relay halted", reason=str(error))
             except (TopicChanged, KafkaError, NotOurEvent, psycopg.Error, OSError, TimeoutError) as error:
-                self._set("retrying", f"{type(error).__name__}: {error}")
-                log.warning("relay interrupted", reason=self.problem)
+                # the log tells the rest: an address or a name is nothing for whoever asks about readiness
+                self._set("retrying", type(error).__name__)
+                log.warning("relay interrupted", reason=f"{type(error).__name__}: {error}")
             finally:
                 LEADING.set(0)
             await wait_at_most(self._stopping, LONGEST if self.state == "halted" else backoff.pause())
@@ -151,6 +152,8 @@ class Relay:
             await producer.start()
             await reader.start()
             channels = await self._read_back(connection, reader)
+            # only its view of offsets is needed from here on: assigned, it would go on fetching
+            reader.unsubscribe()
             LEADING.set(1)
             self._set("leading")
             log.info("relay leads", position=min(channel.complete for channel in channels.values()))

@@ -31,7 +31,7 @@ TIMES: Final = frozenset({"created_at", "updated_at", "password_changed_at", "de
 
 def time_to_wire(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds, always of one width, so that text order is time order."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def value_to_wire(value: Any) -> Any:  # noqa: ANN401 - a field's value

@@ -49,4 +49,5 @@ async def caller(
     return actor
 
 
-Caller = Annotated[Actor, Security(caller)]
+ADMITTED = Security(caller)
+Caller = Annotated[Actor, ADMITTED]

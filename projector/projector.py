@@ -29,6 +29,8 @@ POSITION = Gauge("muster_projector_position", "Position applied, by partition", 
 BATCH: Final = 2000
 FAR_BEHIND: Final = 20_000
 NEVER: Final = -1
+# seconds that a poll waits for records
+LONG_POLL, SHORT_POLL = 0.25, 0.003
 MOST_IDS_LOGGED: Final = 20
 
 State = Literal["starting", "live", "catching-up", "halted", "retrying", "stopped"]
@@ -75,10 +77,11 @@ class Projector(ConsumerRebalanceListener):
                 self._set("halted", str(error))
                 log.error("projector halted", reason=str(error))
             except (Unavailable, OutcomeUnknown, KafkaError, OSError, TimeoutError, PartitionMoved) as error:
-                self._set("retrying", f"{type(error).__name__}: {error}")
-                log.warning("projector interrupted", reason=self.problem)
+                # the log tells the rest: an address or a name is nothing for whoever asks about readiness
+                self._set("retrying", type(error).__name__)
+                log.warning("projector interrupted", reason=f"{type(error).__name__}: {error}")
             except Exception as error:  # an event that cannot be applied: never passed over, tried again, and seen
-                self._set("retrying", f"{type(error).__name__}: {error}")
+                self._set("retrying", type(error).__name__)
                 log.exception("projector failed")
             await wait_at_most(self._stopping, LONGEST if self.state == "halted" else backoff.pause())
         self._set("stopped")
@@ -120,7 +123,10 @@ class Projector(ConsumerRebalanceListener):
                 if self._misplaced:
                     await self._place(consumer)
                     continue
-                polled = await poll(consumer, seconds=0.25, limit=BATCH)
+                rest = self._settings.fetch_pause
+                polled = await poll(consumer, seconds=SHORT_POLL if rest else LONG_POLL, limit=BATCH)
+                if rest and not polled:
+                    await self._rest(consumer, rest)
                 if self._misplaced or not polled:
                     continue
                 try:
@@ -132,6 +138,13 @@ class Projector(ConsumerRebalanceListener):
                     await self._catch_up(consumer, list(polled), why="missing_version")
         finally:
             await consumer.stop()
+
+    async def _rest(self, consumer: AIOKafkaConsumer, seconds: float) -> None:
+        """Keep the client from fetching for a moment: it would go round without end."""
+        resting = consumer.assignment()
+        consumer.pause(*resting)
+        await wait_at_most(self._stopping, seconds)
+        consumer.resume(*(resting & consumer.assignment()))
 
     async def _place(self, consumer: AIOKafkaConsumer) -> None:
         """Seek every assigned partition to the offset that is stored with the rows."""

@@ -24,7 +24,7 @@ users = Table(
     Column(
         "search",
         Text,
-        Computed("lower(coalesce(email, '') || ' ' || coalesce(display_name, ''))", persisted=True),
+        Computed("lower(normalize(coalesce(email, '') || ' ' || coalesce(display_name, ''), NFC))", persisted=True),
     ),
 )
 

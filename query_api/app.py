@@ -3,6 +3,7 @@ from contextlib import asynccontextmanager
 
 import orjson
 from fastapi import FastAPI
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from identity.caller import Gatekeeper
@@ -12,8 +13,11 @@ from query_api.routes import router
 from runtime.database import Session, sqlalchemy_url
 from runtime.failures import OutcomeUnknown, Unavailable
 from runtime.health import Readiness
+from runtime.logs import logger
 from runtime.settings import Settings
 from runtime.web import web_app
+
+log = logger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -28,7 +32,8 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             await looks.fetch("SELECT 1 FROM read_model.progress LIMIT 1", timeout=2)
         except (Unavailable, OutcomeUnknown) as error:
-            return str(error)
+            log.warning("not ready", part="database", reason=str(error))
+            return "does not answer"
         return None
 
     readiness.add("database", database_wrong)
@@ -43,10 +48,19 @@ def create_app(settings: Settings) -> FastAPI:
             pool_pre_ping=True,
             isolation_level="AUTOCOMMIT",
             json_deserializer=orjson.loads,
+            # what callers search for is personal: no error message shows it
+            hide_parameters=True,
             connect_args={
                 "application_name": "muster query lists",
                 "connect_timeout": max(2, int(timeout)),
-                "options": f"-c statement_timeout={int(timeout * 1000)} -c default_transaction_read_only=on",
+                "options": " ".join(
+                    (
+                        str(conninfo_to_dict(url).get("options") or ""),
+                        f"-c statement_timeout={int(timeout * 1000)} -c default_transaction_read_only=on",
+                        # which index serves a filter depends on how common its value is
+                        "-c plan_cache_mode=force_custom_plan",
+                    )
+                ),
             },
         )
         model = Model(users, timeout=timeout, queue_limit=settings.write_queue_limit)

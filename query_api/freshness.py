@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Header
+from fastapi import Header, Request
 
 from events.partitioning import partition_of
 from runtime.batching import Batcher
@@ -35,22 +35,25 @@ class Wanted:
     wait: float
 
 
-def wanted(
+async def wanted(
+    request: Request,
     min_position: Annotated[
         int | None,
         Header(
+            alias="Min-Position",
             ge=0,
             le=2**63 - 1,
             description="the Event-Position of a write: answer only from a model that has it",
         ),
     ] = None,
     prefer: Annotated[
-        str | None, Header(description="wait=N: wait up to N seconds for Min-Position", examples=["wait=5"])
+        str | None,
+        Header(alias="Prefer", description="wait=N: wait up to N seconds for Min-Position", examples=["wait=5"]),
     ] = None,
 ) -> Wanted | None:
     if min_position is None:
         return None
-    found = WAIT.search(prefer or "")
+    found = WAIT.search(", ".join(request.headers.getlist("prefer"))) if prefer is not None else None
     return Wanted(position=min_position, wait=float(found.group(1)) if found else 0.0)
 
 

@@ -1,6 +1,6 @@
 import base64
-import binascii
-from datetime import datetime
+import hashlib
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 
 from events.email import canonical_email
-from events.record import UserRecord
+from events.record import EXAMPLE, UserRecord
 from events.user import Status
 from events.wire import time_to_wire
 from projector.read_model import users
@@ -21,6 +21,8 @@ COLUMNS: Final = {
     "updated_at": users.c.updated_at,
     "email": users.c.email_canonical,
 }
+# Postgres has no text with U+0000
+Searched = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Sort = Literal["created_at", "-created_at", "email", "-email", "updated_at", "-updated_at"]
 
 
@@ -32,20 +34,28 @@ class Listing(BaseModel):
     limit: int = Field(50, ge=1, le=MAX_LIMIT)
     cursor: str | None = Field(None, max_length=2000, description="from the Link header or next_cursor of a page")
     sort: Sort = Field("created_at", description="a minus sorts downwards")
-    email: str | None = Field(None, max_length=254, description="exactly this address, however it is typed")
+    email: Annotated[Searched, Field(max_length=254)] | None = Field(
+        None, description="exactly this address, however it is typed"
+    )
     status: Status | None = None
-    role: str | None = Field(None, max_length=32)
-    q: Annotated[str, Field(min_length=1, max_length=100)] | None = Field(
+    role: Annotated[Searched, Field(max_length=32)] | None = None
+    q: Annotated[Searched, Field(max_length=100)] | None = Field(
         None, description="part of the e-mail address or display name"
     )
 
     def filters(self) -> dict[str, str]:
-        """The filters as they stand in a query string: a cursor goes with the ones it was made under."""
+        """The filters as they stand in a query string."""
         sent = self.model_dump(mode="json", include={"email", "status", "role", "q"}, exclude_none=True)
         return {name: str(value) for name, value in sent.items()}
 
+    def kind(self) -> str:
+        """Names sort and filters, in few characters: a cursor goes with the list it was made for."""
+        return hashlib.sha256(orjson.dumps([self.sort, self.filters()])).hexdigest()[:16]
+
 
 class Page(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"users": [EXAMPLE], "next_cursor": None}]})
+
     users: list[UserRecord]
     next_cursor: str | None = Field(description="null: this is the last page")
 
@@ -66,7 +76,7 @@ def cursor_after(listing: Listing, row: Any) -> str:  # noqa: ANN401 - a SQLAlch
     """The place after this row: the sort key and id, with what they belong to."""
     value = row[COLUMNS[listing.sort.removeprefix("-")].name]
     key = time_to_wire(value) if isinstance(value, datetime) else value
-    place = orjson.dumps([listing.sort, listing.filters(), key, str(row["id"])])
+    place = orjson.dumps([listing.kind(), key, str(row["id"])])
     return base64.urlsafe_b64encode(place).rstrip(b"=").decode()
 
 
@@ -80,23 +90,28 @@ def _conditions(listing: Listing) -> list[ColumnElement[bool]]:
         conditions.append(users.c.roles.contains([listing.role]))
     if listing.q is not None:
         escaped = listing.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        conditions.append(users.c.search.like(func.lower(f"%{escaped}%")))
+        conditions.append(users.c.search.like(func.lower(func.normalize(f"%{escaped}%"))))
     return conditions
 
 
 def _open_cursor(listing: Listing) -> tuple[datetime | str, UUID]:
     try:
-        text = (listing.cursor or "").encode()
-        sort, filters, key, last_id = orjson.loads(base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4)))
-        place = key if sort.removeprefix("-") == "email" else datetime.fromisoformat(key)
-        if not isinstance(place, str | datetime):
-            raise TypeError
-        opened = place, UUID(last_id)
-    except (binascii.Error, ValueError, TypeError, AttributeError):
+        text = (listing.cursor or "").encode("ascii")
+        kind, key, last_id = orjson.loads(base64.b64decode(text + b"=" * (-len(text) % 4), b"-_", validate=True))
+        if kind != listing.kind():
+            raise _bad_cursor("belongs to a list with another sort or other filters")
+        return _sort_key(listing, key), UUID(last_id)
+    except (ValueError, TypeError, AttributeError, OverflowError):
         raise _bad_cursor("is not one that a page gave") from None
-    if sort != listing.sort or filters != listing.filters():
-        raise _bad_cursor("belongs to a list with another sort or other filters")
-    return opened
+
+
+def _sort_key(listing: Listing, key: object) -> datetime | str:
+    """Raises ValueError and OverflowError for what no page's last row can have."""
+    if not isinstance(key, str) or "\0" in key:
+        raise ValueError("not a sort key")
+    if COLUMNS[listing.sort.removeprefix("-")] is not users.c.email_canonical:
+        return datetime.fromisoformat(key).astimezone(UTC)
+    return key
 
 
 def _bad_cursor(detail: str) -> Problem:

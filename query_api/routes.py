@@ -5,7 +5,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi import Request as HttpRequest
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -14,6 +14,7 @@ from identity.caller import Caller
 from query_api.freshness import Freshness, Wanted, wanted
 from query_api.listing import Listing, Page, cursor_after, query_of
 from query_api.model import Model, record_of
+from runtime.entity_tags import entity_tags
 from runtime.failures import Unavailable
 from runtime.problems import Problem, described
 
@@ -27,7 +28,12 @@ Fresh = Annotated[Wanted | None, Depends(wanted)]
     summary="Read a user",
     response_model=UserRecord,
     responses={
-        200: {"headers": {"ETag": {"description": "the user's version", "schema": {"type": "string"}}}},
+        200: {
+            "headers": {
+                "ETag": {"description": "the user's version", "schema": {"type": "string", "examples": ['"3"']}},
+                "Event-Position": {"description": "of the user's newest event", "schema": {"type": "integer"}},
+            }
+        },
         304: {"description": "Not modified: the version in If-None-Match is the newest"},
         **described(401, 404, 410, 422, 503),
     },
@@ -37,7 +43,9 @@ async def read_user(
     _: Caller,
     user_id: Annotated[UUID, Path(alias="id")],
     fresh: Fresh,
-    if_none_match: Annotated[str | None, Header(description='an ETag that you hold: "3"')] = None,
+    if_none_match: Annotated[
+        str | None, Header(alias="If-None-Match", description='an ETag that you hold: "3"')
+    ] = None,
 ) -> Response:
     """404: there never was such a user. 410: the user was deleted."""
     headers = dict(await _freshness(http).wait(fresh, user_id))
@@ -52,7 +60,7 @@ async def read_user(
         "Event-Position": str(row["position"]),
         "Cache-Control": "no-cache",
     }
-    if if_none_match is not None and _holds(if_none_match, row["version"]):
+    if if_none_match is not None and _holds(http.headers.getlist("if-none-match"), row["version"]):
         return Response(status_code=304, headers=headers)
     return Response(orjson.dumps(record_of(row)), 200, headers, "application/json")
 
@@ -73,7 +81,7 @@ async def list_users(http: HttpRequest, _: Caller, listing: Annotated[Listing, Q
     try:
         async with engine.connect() as connection:
             rows = list((await connection.execute(query_of(listing))).mappings())
-    except (DBAPIError, PoolTimeoutError) as error:
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
         raise Unavailable(f"the list was not read: {error}") from error
     cursor = None
     if len(rows) > listing.limit:
@@ -89,7 +97,10 @@ def _freshness(http: HttpRequest) -> Freshness:
     return http.app.state.freshness
 
 
-def _holds(if_none_match: str, version: int) -> bool:
-    """RFC 9110, section 13.1.2: weak comparison."""
-    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return "*" in tags or f'"{version}"' in tags
+def _holds(if_none_match: list[str], version: int) -> bool:
+    """RFC 9110, section 13.1.2: weak comparison. What is no list of tags matches nothing."""
+    try:
+        tags = entity_tags(if_none_match)
+    except ValueError:
+        return False
+    return tags is None or any(tag.opaque == str(version) for tag in tags)

@@ -20,6 +20,8 @@ from runtime.logs import logger
 MEDIA_TYPE: Final = "application/problem+json"
 # a body can be wrong in thousands of places: the answer need not be longer than the request
 MAX_FAULTS: Final = 100
+# Python before 3.13 has the names of older standards
+TITLES: Final = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 
 log = logger(__name__)
 
@@ -61,11 +63,16 @@ class Problem(HTTPException):
         self.members = members or {}
 
 
+def title_of(status: int) -> str:
+    """The name of a status (RFC 9110, section 15)."""
+    return TITLES.get(status) or HTTPStatus(status).phrase
+
+
 def problem_body(problem: Problem) -> dict[str, Any]:
     found = current.get()
     return {
         "type": f"urn:muster:problem:{problem.code}",
-        "title": HTTPStatus(problem.status_code).phrase,
+        "title": title_of(problem.status_code),
         "status": problem.status_code,
         "detail": problem.detail,
         "errors": [fault.body() for fault in problem.faults],
@@ -108,7 +115,7 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` argument of a route that can answer with these statuses as problems."""
     return {
         status: {
-            "description": HTTPStatus(status).phrase,
+            "description": title_of(status),
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}},
         }
         for status in statuses
@@ -149,7 +156,7 @@ def answer_with_problems(app: FastAPI) -> None:
                     )
                 )
             case HTTPException():
-                phrase = HTTPStatus(error.status_code).phrase
+                phrase = title_of(error.status_code)
                 if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
                     return problem_response(
                         Problem(405, "method_not_allowed", phrase, headers={"Allow": ", ".join(_allowed(app, request))})
@@ -195,9 +202,7 @@ def _invalid(error: RequestValidationError) -> Problem:
             pointer = "#" + "".join(f"/{_pointer_part(str(part))}" for part in path)
             faults.append(Fault(detail=message, code=found["type"], pointer=pointer))
         else:
-            name = ".".join(map(str, path))
-            parameter = "-".join(map(str.capitalize, name.split("-"))) if place == "header" else name
-            faults.append(Fault(detail=message, code=found["type"], parameter=parameter))
+            faults.append(Fault(detail=message, code=found["type"], parameter=".".join(map(str, path))))
     return Problem(422, "invalid", "The request does not fit: see errors.", faults=faults)
 
 

@@ -36,6 +36,12 @@ class Settings(BaseSettings):
     topic_partitions: int = Field(6, ge=1, le=1000, description="fixed for ever once the topics exist")
     topic_replication: int = Field(1, ge=1, le=10)
     topic_retention_hours: int = Field(168, ge=1)
+    fetch_pause: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="rest between empty fetches, for a broker that answers them at once instead of holding them",
+    )
     event_source: str = Field("/muster/users", description="the CloudEvents source attribute")
     projector_group: str = "muster-projector"
     projector_instance: str | None = Field(

@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 
 from runtime.health import Readiness, health_routes
-from runtime.problems import ProblemBody, answer_with_problems
+from runtime.problems import ProblemBody, answer_with_problems, described
 from runtime.requests import RequestFrame
 
 QUIET = frozenset({"/livez", "/readyz", "/metrics"})
@@ -60,6 +60,7 @@ def web_app(
             schemas["ProblemBody"] = problem
             for path in document["paths"].values():
                 for operation in path.values():
+                    operation["responses"]["500"] = described(500)[500]
                     # the framework's own validation answer is never sent: ours is a problem
                     answer = operation.get("responses", {}).get("422", {})
                     if "HTTPValidationError" in str(answer):

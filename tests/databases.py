@@ -90,6 +90,8 @@ def make_settings(database_url: str, key_files: dict[str, Path], request: pytest
             "snapshot_topic": f"users.snapshot.{suffix}",
             "projector_group": f"projector-{suffix}",
             "topic_partitions": PARTITIONS,
+            # the embedded broker answers empty fetches at once
+            "fetch_pause": 0.01,
             "relay": broker,
             **CHEAP_ARGON2,
             **key_files,

@@ -8,7 +8,8 @@ import httpx
 import psycopg
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from muster.embedded.broker import EmbeddedBroker
 from runtime.ids import new_id
@@ -43,7 +44,7 @@ def settled(answers: Mapping[str, Any]) -> None:
 
 
 def make_anew(settings: Settings) -> None:
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+    admin: Any = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
     names = [settings.events_topic, settings.snapshot_topic]
     settled(admin.delete_topics(names))
 

@@ -1,0 +1,137 @@
+from dataclasses import replace
+
+import httpx
+
+from events.user import Status
+from tests.calls import errors
+from tests.integration.query_api.conftest import MakeUser, ReadModel
+from tests.people import LATER, NOON
+
+
+async def names(queries: httpx.AsyncClient, **parameters: object) -> list[str]:
+    answer = await queries.get("/users", params={name: str(value) for name, value in parameters.items()})
+    assert answer.status_code == 200, answer.text
+    return [user["display_name"] for user in answer.json()["users"]]
+
+
+async def test_a_list_shows_living_users_whole(
+    queries: httpx.AsyncClient, model: ReadModel, make_user: MakeUser
+) -> None:
+    model.hold([make_user(1), make_user(2), make_user(3, deleted_at=LATER)])
+    answer = await queries.get("/users")
+    assert answer.json()["next_cursor"] is None
+    assert "link" not in answer.headers
+    assert [user["display_name"] for user in answer.json()["users"]] == ["User 1", "User 2"]
+    assert answer.json()["users"][0] == (await queries.get(f"/users/{make_user(1).id}")).json()
+
+
+async def test_a_list_of_nobody_is_empty(queries: httpx.AsyncClient) -> None:
+    assert (await queries.get("/users")).json() == {"users": [], "next_cursor": None}
+
+
+async def test_filters_narrow_a_list(queries: httpx.AsyncClient, model: ReadModel, make_user: MakeUser) -> None:
+    model.hold(
+        [
+            make_user(1, email="Ada@Bücher.example", roles=("admin", "user")),
+            make_user(2, status=Status.DISABLED, roles=("admin",)),
+            make_user(3, roles=()),
+        ]
+    )
+    assert await names(queries, email=" ADA@xn--BCHER-kva.example ") == ["User 1"]
+    assert await names(queries, email="ada@example.com") == []
+    assert await names(queries, email="no address") == []
+    assert await names(queries, status="active") == ["User 1", "User 3"]
+    assert await names(queries, status="disabled") == ["User 2"]
+    assert await names(queries, role="admin") == ["User 1", "User 2"]
+    assert await names(queries, role="adm") == []
+    assert await names(queries, role="admin", status="disabled", q="user002") == ["User 2"]
+    assert await names(queries, role="admin", status="disabled", q="user001") == []
+
+
+async def test_q_finds_parts_of_address_and_name_and_means_every_character(
+    queries: httpx.AsyncClient, model: ReadModel, make_user: MakeUser
+) -> None:
+    called = ["Ärger 100%", "under_score", "back\\slash", "O'Hara", "Łódź", "Jose\u0301", "plain"]
+    model.hold(make_user(number, display_name=name) for number, name in enumerate(called, start=1))
+    searches = {
+        "ÄRGER": ["Ärger 100%"],
+        "ärger": ["Ärger 100%"],
+        "łÓDŹ": ["Łódź"],
+        "%": ["Ärger 100%"],
+        "100%": ["Ärger 100%"],
+        "1%0": [],
+        "_": ["under_score"],
+        "r_s": ["under_score"],
+        "plai_": [],
+        "\\": ["back\\slash"],
+        "k\\s": ["back\\slash"],
+        "'": ["O'Hara"],
+        "''": [],
+        "USER004@": ["O'Hara"],
+        "jose\u0301": ["Jose\u0301"],
+        "josé": ["Jose\u0301"],
+        "nobody": [],
+        " plain": ["plain"],
+        "ain": ["plain"],
+        "USER00": called,
+    }
+    assert {q: await names(queries, q=q) for q in searches} == searches
+
+
+async def test_a_list_is_sorted(queries: httpx.AsyncClient, model: ReadModel, make_user: MakeUser) -> None:
+    model.hold(
+        [
+            make_user(1, email="c@example.com", updated_at=LATER),
+            make_user(2, email="A@example.com", updated_at=LATER),
+            make_user(3, email="é@example.com", updated_at=NOON),
+            make_user(4, email="a-b@example.com", updated_at=NOON),
+        ]
+    )
+    orders = {
+        "created_at": [1, 2, 3, 4],
+        "-created_at": [4, 3, 2, 1],
+        "updated_at": [3, 4, 1, 2],
+        "-updated_at": [2, 1, 4, 3],
+        "email": [4, 2, 1, 3],
+        "-email": [3, 1, 2, 4],
+    }
+    for sort, order in orders.items():
+        assert await names(queries, sort=sort) == [f"User {number}" for number in order]
+
+
+async def test_a_change_moves_a_user_to_its_new_place(
+    queries: httpx.AsyncClient, model: ReadModel, make_user: MakeUser
+) -> None:
+    users = [make_user(number) for number in (1, 2, 3)]
+    model.hold(users)
+    model.hold([replace(users[0], version=2, updated_at=LATER)])
+    assert await names(queries, sort="-updated_at") == ["User 1", "User 3", "User 2"]
+
+
+WRONG = [
+    ("limit=0", "limit"),
+    ("limit=-1", "limit"),
+    ("limit=201", "limit"),
+    ("limit=many", "limit"),
+    ("limit=1.5", "limit"),
+    ("limit=", "limit"),
+    ("sort=name", "sort"),
+    ("sort=--email", "sort"),
+    ("status=asleep", "status"),
+    ("q=", "q"),
+    ("q=%00", "q"),
+    ("q=a%00b", "q"),
+    ("email=%00", "email"),
+    ("role=%00", "role"),
+    ("q=" + "x" * 101, "q"),
+    ("email=" + "x" * 255, "email"),
+    ("role=" + "x" * 33, "role"),
+    ("offset=10", "offset"),
+    ("page=2&limit=10", "page"),
+    ("Limit=10", "Limit"),
+]
+
+
+async def test_a_wrong_parameter_is_named(queries: httpx.AsyncClient) -> None:
+    for query, parameter in WRONG:
+        assert [error["parameter"] for error in errors(await queries.get(f"/users?{query}"), 422)] == [parameter]

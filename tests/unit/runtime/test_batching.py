@@ -1,0 +1,147 @@
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from runtime.batching import Batcher
+from runtime.failures import OutcomeUnknown, Overloaded, Unavailable
+from tests.waiting import aeventually
+
+
+class Flush:
+    """Answers each number with its square, an odd one above 100 with an exception; holds while the gate is shut."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def __call__(self, numbers: Sequence[int]) -> list[int | Exception]:
+        self.batches.append(list(numbers))
+        await self.gate.wait()
+        if 0 in numbers:
+            raise ZeroDivisionError
+        return [ValueError(str(n)) if n > 100 and n % 2 else n * n for n in numbers]
+
+
+@pytest.fixture
+def flush() -> Flush:
+    return Flush()
+
+
+@pytest.fixture
+async def batcher(flush: Flush) -> AsyncIterator[Batcher[int, int]]:
+    batcher = Batcher[int, int](flush, limit=3, queue_limit=5, timeout=10, overdue=lambda: OutcomeUnknown("who knows"))
+    yield batcher
+    flush.gate.set()
+    await batcher.close()
+
+
+async def held(batcher: Batcher[int, int], flush: Flush) -> "asyncio.Task[int]":
+    """One call under way, held: whatever is submitted now waits behind it."""
+    flush.gate.clear()
+    first = asyncio.create_task(batcher.submit(1))
+    await aeventually(lambda: asyncio.sleep(0, bool(flush.batches)))
+    return first
+
+
+async def test_what_waits_goes_together_in_order_up_to_the_limit(batcher: Batcher[int, int], flush: Flush) -> None:
+    first = await held(batcher, flush)
+    rest = [asyncio.create_task(batcher.submit(n)) for n in (2, 3, 4, 5, 6)]
+    await asyncio.sleep(0)
+    assert batcher.waiting == 5
+    flush.gate.set()
+    assert await asyncio.gather(first, *rest) == [1, 4, 9, 16, 25, 36]
+    assert flush.batches == [[1], [2, 3, 4], [5, 6]]
+
+
+async def test_above_the_queue_limit_the_answer_is_no_at_once(batcher: Batcher[int, int], flush: Flush) -> None:
+    first = await held(batcher, flush)
+    rest = [asyncio.create_task(batcher.submit(n)) for n in (2, 3, 4, 5, 6)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await batcher.submit(7)
+    flush.gate.set()
+    await asyncio.gather(first, *rest)
+    assert await batcher.submit(7) == 49
+    assert [7] in flush.batches
+
+
+async def test_an_item_that_never_began_is_unavailable_and_never_begins(
+    batcher: Batcher[int, int], flush: Flush
+) -> None:
+    first = await held(batcher, flush)
+    with pytest.raises(Unavailable):
+        await batcher.submit(2, timeout=0.01)
+    flush.gate.set()
+    await first
+    assert await batcher.submit(3) == 9
+    assert flush.batches == [[1], [3]]
+
+
+async def test_an_item_that_had_begun_has_an_unknown_outcome(batcher: Batcher[int, int], flush: Flush) -> None:
+    flush.gate.clear()
+    with pytest.raises(OutcomeUnknown, match="who knows"):
+        await batcher.submit(2, timeout=0.01)
+    flush.gate.set()
+    assert await batcher.submit(3) == 9
+
+
+async def test_a_caller_that_left_before_its_turn_is_forgotten(batcher: Batcher[int, int], flush: Flush) -> None:
+    first = await held(batcher, flush)
+    leaving = asyncio.create_task(batcher.submit(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert batcher.waiting == 0
+    flush.gate.set()
+    await first
+    assert flush.batches == [[1]]
+
+
+async def test_a_caller_that_left_in_mid_call_harms_nobody(batcher: Batcher[int, int], flush: Flush) -> None:
+    first = await held(batcher, flush)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    neighbour = asyncio.create_task(batcher.submit(2))
+    flush.gate.set()
+    assert await neighbour == 4
+
+
+async def test_an_exception_reaches_only_its_own_item(batcher: Batcher[int, int], flush: Flush) -> None:
+    first = await held(batcher, flush)
+    rest = [asyncio.create_task(batcher.submit(n)) for n in (100, 101, 102)]
+    await asyncio.sleep(0)
+    flush.gate.set()
+    answers = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert [answers[0], answers[1], answers[3]] == [1, 10000, 10404]
+    assert isinstance(answers[2], ValueError)
+
+
+async def test_a_failed_call_fails_its_own_batch_only(batcher: Batcher[int, int], flush: Flush) -> None:
+    first = await held(batcher, flush)
+    rest = [asyncio.create_task(batcher.submit(n)) for n in (2, 0, 3, 4)]
+    await asyncio.sleep(0)
+    flush.gate.set()
+    answers = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [int, *[ZeroDivisionError] * 3, int]
+
+
+async def test_closing_finishes_what_waits_and_refuses_more(flush: Flush) -> None:
+    batcher = Batcher[int, int](flush, limit=3, queue_limit=5, timeout=10)
+    first = await held(batcher, flush)
+    waiting = asyncio.create_task(batcher.submit(2))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable, match="stopping"):
+        await batcher.submit(3)
+    flush.gate.set()
+    await closing
+    assert await asyncio.gather(first, waiting) == [1, 4]
+
+
+async def test_closing_what_never_began_is_done_at_once(flush: Flush) -> None:
+    await Batcher[int, int](flush, limit=3, queue_limit=5, timeout=10).close()
