@@ -1,0 +1,158 @@
+"""All of Muster on real parts in a temporary folder, a bare FastAPI process beside it, ended however one leaves."""
+
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psycopg
+from footprint import Memory, memory_of
+from psycopg import sql
+
+from migrations.apply import migrate
+from muster.database import OWNER, ROLES, as_role, prepare_database, role_passwords
+from muster.embedded.broker import EmbeddedBroker, wait_for_metadata
+from muster.embedded.ports import free_port
+from muster.embedded.postgres import EmbeddedPostgres
+from muster.embedded.program import Program, plain_environment
+from muster.environment import process_environment
+from muster.failures import CannotRun
+from muster.home import Home
+from muster.readiness import unreadiness
+from muster.supervisor import Supervisor, stop_requests
+
+READY_WITHIN = 60.0
+SETTLED_WITHIN = 300.0
+LOG_DATABASE = "muster_log"
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """`database_url` is the owner's; `log_url` is that of a second database, which no Muster process watches."""
+
+    folder: Path
+    token: str
+    database_url: str
+    log_url: str
+    log_writer_url: str
+    ports: Mapping[str, int]
+    pids: Mapping[str, int]
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token}"}
+
+    def memory(self) -> dict[str, Memory]:
+        """Of each process but PostgreSQL's, whose many share most of theirs."""
+        return {name: memory_of(pid) for name, pid in self.pids.items() if name != "postgres"}
+
+    def settle(self) -> float:
+        """Wait until the read model has all that was written; answers the seconds that it took."""
+        began = time.monotonic()
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            row = connection.execute("SELECT position FROM log.head").fetchone()
+        assert row is not None
+        headers = {**self.authorization, "Min-Position": str(row[0]), "Prefer": "wait=5"}
+        url = f"http://127.0.0.1:{self.ports['query_api']}/users?limit=1"
+        while not httpx.get(url, headers=headers, timeout=30, trust_env=False).is_success:
+            if time.monotonic() - began > SETTLED_WITHIN:
+                raise CannotRun(f"the read model did not reach position {row[0]} within {SETTLED_WITHIN:g} s")
+        return time.monotonic() - began
+
+
+@contextmanager
+def running_stack(*, say: Callable[[str], None], parent: Path | None = None) -> Generator[Stack]:
+    """Start everything; Ctrl-C and SIGTERM raise StopRequested inside. The folder is removed in the end."""
+    with stop_requests(), tempfile.TemporaryDirectory(prefix="muster-benchmark-", dir=parent) as folder:
+        home = Home(Path(folder) / "home")
+        supervisor = Supervisor(say)
+        with home.held() as lock:
+            try:
+                yield _start(home, supervisor, lock, say)
+            finally:
+                supervisor.stop()
+
+
+def _start(home: Home, supervisor: Supervisor, lock: int, say: Callable[[str], None]) -> Stack:
+    say(f"starting the stack in {home.folder}")
+    postgres = EmbeddedPostgres(home.folder / "postgres", log=home.log_file("postgres"), pass_fds=(lock,))
+    supervisor.adopt(postgres.program(), postgres.start())
+    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    if servers is None:
+        broker = EmbeddedBroker(home.folder / "broker", log=home.log_file("broker"), pass_fds=(lock,))
+        supervisor.adopt(broker.program(), broker.start())
+        servers = broker.bootstrap_servers
+    else:
+        wait_for_metadata(servers, timeout=30)
+    database_url = prepare_database(postgres, home)
+    migrate(database_url, role_passwords=role_passwords(home))
+    log_url = _log_database(postgres, home)
+    ports: dict[str, int] = {}
+    for process in (*reversed(ROLES), "bare"):
+        ports[process] = free_port(taken=ports.values())
+    suffix = secrets.token_hex(4)
+    for process in reversed(ROLES):
+        settings = {
+            **process_environment(home, process, database_url=database_url, kafka_bootstrap_servers=servers),
+            # the static token is refused in production; nothing else differs
+            "MUSTER_MODE": "development",
+            "LOG_LEVEL": "warning",
+            "EVENTS_TOPIC": f"users.events.benchmark-{suffix}",
+            "SNAPSHOT_TOPIC": f"users.snapshot.benchmark-{suffix}",
+            "PROJECTOR_GROUP": f"projector-benchmark-{suffix}",
+            "COMMAND_PORT": str(ports["command_api"]),
+            "QUERY_PORT": str(ports["query_api"]),
+            "PROJECTOR_PORT": str(ports["projector"]),
+        }
+        supervisor.start(_program(home, lock, process, [sys.executable, "-P", "-m", process], settings))
+    bare = [sys.executable, str(FOLDER / "bare.py"), str(ports["bare"])]
+    supervisor.start(_program(home, lock, "bare", bare, {}))
+    _wait_until_ready(ports, supervisor)
+    return Stack(
+        folder=home.folder,
+        token=home.secret("development-token"),
+        database_url=database_url,
+        log_url=log_url,
+        log_writer_url=as_role(log_url, "muster_command", home.secret("muster_command")),
+        ports=ports,
+        pids=dict(supervisor.pids),
+    )
+
+
+def _log_database(postgres: EmbeddedPostgres, home: Home) -> str:
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(LOG_DATABASE), sql.Identifier(OWNER))
+        )
+    url = as_role(postgres.url(LOG_DATABASE), OWNER, home.secret(OWNER))
+    migrate(url, role_passwords={})
+    return url
+
+
+def _program(home: Home, lock: int, name: str, command: list[str], settings: Mapping[str, str]) -> Program:
+    return Program(
+        name=name,
+        command=command,
+        environment={**plain_environment(), **settings},
+        directory=home.folder,
+        log=home.log_file(name),
+        pass_fds=(lock,),
+    )
+
+
+def _wait_until_ready(ports: Mapping[str, int], supervisor: Supervisor) -> None:
+    deadline = time.monotonic() + READY_WITHIN
+    for process, port in ports.items():
+        while (wrong := unreadiness(f"http://127.0.0.1:{port}")) is not None:
+            for program, _ in supervisor.ended():
+                raise CannotRun(f"{program.name} ended: {program.last_words()}")
+            if time.monotonic() > deadline:
+                raise CannotRun(f"{process} is not ready after {READY_WITHIN:g} s: {wrong}")
+            time.sleep(0.05)
