@@ -1,0 +1,168 @@
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import psycopg
+import typer
+from sqlalchemy.exc import DBAPIError
+
+from muster.environment import process_environment
+from muster.failures import CannotRun
+from muster.home import Home, home_at
+from muster.running import RunningStack, running_stack
+from runtime.logs import configure_logging
+from runtime.logs import configure_logging
+from runtime.settings import BadSettings, settings_from_environment
+
+app = typer.Typer(
+    help="Operate Muster. Without settings of its own a command finds the development stack in MUSTER_HOME.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run one command: exits with 0 for success, 1 for a finding, 2 when it was called or set up wrongly."""
+    try:
+        app()
+    except (CannotRun, BadSettings) as error:
+        print(f"muster: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (psycopg.Error, DBAPIError) as error:
+        told = error.orig if isinstance(error, DBAPIError) else error
+        print(f"muster: the database: {' '.join(str(told).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+@app.command()
+def run() -> None:
+    """Run the whole development stack until Ctrl-C."""
+    # each command imports what it alone needs: the others start faster without it
+    from muster.listening import listening_from_environment  # noqa: PLC0415
+    from muster.stack import run_stack  # noqa: PLC0415
+    from muster.welcome import welcome  # noqa: PLC0415
+
+    run_stack(_home(), listening_from_environment(), say=_say, welcome=lambda stack: _say(welcome(stack)))
+
+
+@app.command()
+def status() -> None:
+    """Ask every process of the running stack whether it is ready."""
+    from muster.readiness import unreadiness  # noqa: PLC0415
+
+    stack = _stack()
+    urls = {"command_api": stack.command_url, "query_api": stack.query_url, "projector": stack.projector_url}
+    wrongs = {process: unreadiness(url) for process, url in urls.items()}
+    for process, url in urls.items():
+        print(f"{process:12} pid {stack.pids.get(process, '?'):<8} {url:28} {wrongs[process] or 'ready'}")
+    if any(wrongs.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest schema and set the roles' passwords that are given.
+
+    DATABASE_URL is the owner's; the passwords come from COMMAND_, QUERY_ and PROJECTOR_DATABASE_PASSWORD, or
+    from the files that the same names with _FILE name.
+    """
+    from migrations.apply import migrate as apply  # noqa: PLC0415
+    from muster.role_passwords import role_passwords_from  # noqa: PLC0415
+
+    database_url = os.environ.get("DATABASE_URL") or _stack().database_url
+    passwords = role_passwords_from(os.environ)
+    apply(database_url, role_passwords=passwords)
+    kept = "; passwords set: " + ", ".join(passwords) if passwords else ""
+    print(f"the database is at the newest schema{kept}")
+
+
+@app.command()
+def relay() -> None:
+    """Publish the log to Kafka until SIGTERM, in a process of its own."""
+    from events.relay import run_relay  # noqa: PLC0415
+
+    if "DATABASE_URL" not in os.environ:
+        os.environ.update(_environment("command_api"))
+    settings = settings_from_environment()
+    configure_logging("relay", settings.log_level)
+    asyncio.run(run_relay(settings))
+
+
+@app.command("consume")
+def consume_topic(
+    topic: Annotated[str, typer.Argument(help="The topic.")] = "users.events.v1",
+    *,
+    key: Annotated[str | None, typer.Option(help="Only records with this key: a user's id.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+) -> None:
+    """Print what a topic holds, a line of JSON for each record."""
+    from muster.consume import consume  # noqa: PLC0415
+
+    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or _stack().kafka_bootstrap_servers
+    asyncio.run(consume(servers, topic, key=key, follow=follow, say=_say))
+
+
+@app.command()
+def secrets(
+    folder: Annotated[Path, typer.Argument(help="Where to make them; what is there stays.")],
+) -> None:
+    """Make the keys and database passwords that a deployment needs, each in a file of its own."""
+    from muster.secret_files import make_secret_files  # noqa: PLC0415
+
+    for file in make_secret_files(folder):
+        print(f"made {file}")
+
+
+@app.command()
+def demo() -> None:
+    """Tell the story of one user against the running stack, step by step."""
+    from muster.demo import StepFailed, tell  # noqa: PLC0415
+
+    try:
+        asyncio.run(tell(_stack(), print))
+    except StepFailed as failure:
+        print(f"FAILED: {failure}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def reset() -> None:
+    """Delete the development stack's data."""
+    home = _home()
+    home.drop()
+    print(f"{home.folder} is gone")
+
+
+def _home() -> Home:
+    return home_at(os.environ.get("MUSTER_HOME"))
+
+
+def _stack() -> RunningStack:
+    return running_stack(_home().run_file)
+
+
+def _environment(process: str) -> dict[str, str]:
+    stack = _stack()
+    return {
+        "MUSTER_MODE": "development",
+        **process_environment(
+            _home(),
+            process,
+            database_url=stack.database_url,
+            kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
+        ),
+    }
+
+
+def _say(words: str) -> None:
+    try:
+        print(words, flush=True)
+    except BrokenPipeError:
+        # whoever read along has left: the stack stays up
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - it is stdout until the process ends

@@ -1,0 +1,59 @@
+"""A plain consumer of the history topic, outside any group, for looking at what subscribers get."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from events.topics import Record, poll, spans
+from muster.failures import CannotRun
+
+QUIET_FOR = 0.5
+
+
+async def consume(
+    bootstrap_servers: str, topic: str, *, key: str | None, follow: bool, say: Callable[[str], None]
+) -> None:
+    """Print each record as a line of JSON, oldest first within a partition; with `follow`, go on until cancelled.
+
+    Raises CannotRun when there is no such broker or topic.
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap_servers, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    try:
+        await consumer.start()
+        if topic not in await consumer.topics():
+            raise CannotRun(f"there is no topic {topic} at {bootstrap_servers}")
+        numbers = consumer.partitions_for_topic(topic) or set[int]()
+        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        ends = {partition: span.end for partition, span in (await spans(consumer, partitions)).items()}
+        while follow or any([await consumer.position(partition) < end for partition, end in ends.items()]):
+            polled = await poll(consumer, seconds=QUIET_FOR, limit=500)
+            for record in sorted((found for records in polled.values() for found in records), key=_sequence):
+                if key is None or record.key == key.encode():
+                    say(_line(record))
+    except (KafkaError, OSError, asyncio.IncompleteReadError) as error:
+        raise CannotRun(f"the broker at {bootstrap_servers}: {error}") from None
+    finally:
+        await consumer.stop()
+
+
+def _sequence(record: Record) -> str:
+    return next((value.decode() for name, value in record.headers if name == "ce_sequence"), "")
+
+
+def _line(record: Record) -> str:
+    shown: dict[str, Any] = {
+        "partition": record.partition,
+        "offset": record.offset,
+        "key": (record.key or b"").decode(),
+        "headers": {name: value.decode() for name, value in record.headers},
+        "value": orjson.loads(record.value) if record.value is not None else None,
+    }
+    return orjson.dumps(shown).decode()

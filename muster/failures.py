@@ -1,0 +1,2 @@
+class CannotRun(Exception):
+    """The environment does not let a command do its work; the message is one line that says what to mend."""

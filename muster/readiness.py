@@ -1,0 +1,15 @@
+import httpx
+
+
+def unreadiness(url: str) -> str | None:
+    """Ask a process whether it can serve: None, or what is wrong in its own words."""
+    try:
+        answer = httpx.get(f"{url}/readyz", timeout=5, trust_env=False)
+    except httpx.TransportError as error:
+        return f"no answer from {url} ({error})"
+    if answer.is_success:
+        return None
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"{url}/readyz answered {answer.status_code}"
