@@ -13,7 +13,6 @@ from muster.failures import CannotRun
 from muster.home import Home, home_at
 from muster.running import RunningStack, running_stack
 from runtime.logs import configure_logging
-from runtime.logs import configure_logging
 from runtime.settings import BadSettings, settings_from_environment
 
 app = typer.Typer(
