@@ -17,10 +17,13 @@ from runtime.database import Session
 from runtime.failures import OutcomeUnknown, Unavailable
 from runtime.health import Readiness
 from runtime.logs import logger
+from runtime.pacing import end_within
 from runtime.settings import Settings
 from runtime.web import web_app
 
 PURGE_EVERY = 300.0
+# a broker that is away must not keep the process from stopping
+STOP_WITHIN = 8.0
 PURGE = """
 DELETE FROM log.commands WHERE (caller, key) IN (
     SELECT caller, key FROM log.commands WHERE expires_at < now() ORDER BY expires_at LIMIT 10000
@@ -89,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
             await writer.close()
             relay.stop()
             if relaying is not None:
-                await relaying
+                await end_within(relaying, STOP_WITHIN)
             purging.cancel()
             await asyncio.wait({purging})
             await reader.close()

@@ -1,11 +1,10 @@
 """The relay: carries the log to Kafka, in position order, by one leader at a time."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
-from uuid import UUID
 
 import psycopg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -13,61 +12,41 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
 from psycopg.rows import dict_row
 
-from events.envelope import Envelope, NotOurEvent, history_envelope, sequence_of, snapshot_envelope
+from events.envelope import Envelope, NotOurEvent, history_envelope, snapshot_envelope
 from events.keyring import Keyring, WrongKey, open_keyring
 from events.partitioning import partition_of
-from events.reader import events_after, head_position
+from events.publication import Channel, TopicAhead, read_back, save
+from events.reader import events_after
 from events.recording import Position, RecordedEvent
 from events.sealing import BrokenSeal
-from events.topics import Span, WrongPartitions, ensure_topics, record_at, spans, topic_reader
-from runtime.backoff import LONGEST, Backoff, wait_at_most
+from events.topics import WrongPartitions, ensure_topics, spans, topic_reader
 from runtime.database import Connection, Row
 from runtime.failpoints import failpoint
 from runtime.logs import logger
+from runtime.pacing import LONGEST, Backoff, wait_at_most
 from runtime.settings import Settings
 
 PUBLISHED = Counter("muster_relay_published_total", "Records acknowledged by the broker", ["topic"])
 POSITION = Gauge("muster_relay_position", "Every event up to here is in the topics")
 LEADING = Gauge("muster_relay_leading", "1 while this process is the relay")
-REPUBLISHING = Counter("muster_relay_topic_lost_total", "Partitions found truncated or made anew", ["topic"])
 HALTED = Gauge("muster_relay_halted", "1 while the relay waits for an operator")
 
 # pg_advisory_lock key: any number that nothing else in this database locks
 LEADERSHIP: Final = 7_203_312
 BATCH: Final = 250
 SEND_DEADLINE: Final = 30.0
+STOP_WITHIN: Final = 5.0
 SHORTEST_POLL, LONGEST_POLL = 0.005, 0.05
 CHECK_TOPICS_EVERY: Final = 5.0
 
 Encode = Callable[[RecordedEvent, str], Envelope]
 State = Literal["starting", "standby", "leading", "halted", "retrying", "stopped"]
 
-SAVE = """
-INSERT INTO log.publication AS p (topic, partition, position, next_offset, last_position)
-SELECT * FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[])
-ON CONFLICT (topic, partition) DO UPDATE
-SET position = excluded.position, next_offset = excluded.next_offset, last_position = excluded.last_position,
-    published_at = now()
-"""
-
 log = logger(__name__)
-
-
-class TopicAhead(Exception):
-    """The topic holds events that the log does not: a restore or a failover lost acknowledged events."""
 
 
 class TopicChanged(Exception):
     """A partition is not as this relay left it: its state must be read again before anything is sent."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Channel:
-    """One partition of one topic. `complete`: every event up to here that belongs to it is in it."""
-
-    complete: Position
-    next_offset: int
-    last_position: Position
 
 
 class Relay:
@@ -151,7 +130,7 @@ class Relay:
         try:
             await producer.start()
             await reader.start()
-            channels = await self._read_back(connection, reader)
+            channels = await read_back(connection, reader, self._partitions)
             # only its view of offsets is needed from here on: assigned, it would go on fetching
             reader.unsubscribe()
             LEADING.set(1)
@@ -159,8 +138,15 @@ class Relay:
             log.info("relay leads", position=min(channel.complete for channel in channels.values()))
             await self._publish(connection, producer, reader, channels)
         finally:
-            await producer.stop()
-            await reader.stop()
+            # a broker that is away must not keep the leadership from another process
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_WITHIN):
+                    await asyncio.gather(producer.stop(), reader.stop())
+
+    @property
+    def _partitions(self) -> list[TopicPartition]:
+        numbers = range(self._settings.topic_partitions)
+        return [TopicPartition(topic, number) for topic in self._encoders for number in numbers]
 
     @property
     def _encoders(self) -> dict[str, Encode]:
@@ -168,72 +154,6 @@ class Relay:
             self._settings.events_topic: history_envelope,
             self._settings.snapshot_topic: snapshot_envelope,
         }
-
-    async def _read_back(self, connection: Connection, reader: AIOKafkaConsumer) -> dict[TopicPartition, Channel]:
-        """Where each partition really stands. Raises TopicAhead when one holds what the log does not."""
-        cursor = await connection.execute(
-            "SELECT topic, partition, position, next_offset, last_position FROM log.publication"
-        )
-        saved = {TopicPartition(row["topic"], row["partition"]): row for row in await cursor.fetchall()}
-        partitions = [
-            TopicPartition(topic, number)
-            for topic in self._encoders
-            for number in range(self._settings.topic_partitions)
-        ]
-        reader.assign(partitions)
-        held = await spans(reader, partitions)
-        channels: dict[TopicPartition, Channel] = {}
-        ahead: list[str] = []
-        for partition in partitions:
-            span = held[partition]
-            last = await self._last_record(reader, partition, span)
-            if last is not None and not await _in_log(connection, *last):
-                ahead.append(f"{partition.topic}-{partition.partition} ends with position {last[0]} (event {last[1]})")
-            row = saved.get(partition)
-            found = last[0] if last is not None else Position(0)
-            if row is not None and await self._lost(reader, partition, span, row):
-                REPUBLISHING.labels(partition.topic).inc()
-                log.error(
-                    "topic was truncated or made anew: republishing from the log",
-                    topic=partition.topic,
-                    partition=partition.partition,
-                    expected_offset=row["next_offset"],
-                    found_offset=span.end,
-                    from_position=found + 1,
-                )
-                row = None
-            channels[partition] = Channel(
-                complete=Position(max(found, row["position"] if row else 0)),
-                next_offset=span.end,
-                last_position=Position(found or (row["last_position"] if row else 0)),
-            )
-        if ahead:
-            raise TopicAhead(
-                f"the log ends at position {await head_position(connection)}, but holds not what the topics do: "
-                + "; ".join(ahead)
-                + ". Acknowledged events were lost from the log: restore them, or delete both topics to have them"
-                " published anew from the log as it is"
-            )
-        return channels
-
-    async def _last_record(
-        self, reader: AIOKafkaConsumer, partition: TopicPartition, span: Span
-    ) -> tuple[Position, UUID] | None:
-        if span.end == span.start:
-            return None
-        record = await record_at(reader, partition, span.end - 1)
-        return sequence_of(record.headers) if record is not None else None
-
-    async def _lost(self, reader: AIOKafkaConsumer, partition: TopicPartition, span: Span, row: Row) -> bool:
-        """Whether the partition is another than the one that was written: shorter, or with another record there."""
-        if span.end < row["next_offset"]:
-            return True
-        known = row["next_offset"] - 1
-        # what retention or compaction has removed cannot be compared; the end offset spoke for it already
-        if known < span.start:
-            return False
-        record = await record_at(reader, partition, known)
-        return record is not None and sequence_of(record.headers)[0] != row["last_position"]
 
     async def _publish(
         self,
@@ -245,7 +165,7 @@ class Relay:
         loop = asyncio.get_running_loop()
         position = min(channel.complete for channel in channels.values())
         # partitions that an earlier leader found without traffic are complete as well, once this is saved
-        await self._save(connection, channels)
+        await save(connection, channels)
         poll = SHORTEST_POLL
         checked = loop.time()
         while not self._stopping.is_set():
@@ -257,7 +177,7 @@ class Relay:
                 for channel in channels.values():
                     channel.complete = max(channel.complete, position)
                 failpoint("relay.before_save")
-                await self._save(connection, channels)
+                await save(connection, channels)
                 POSITION.set(position)
                 poll = SHORTEST_POLL
                 continue
@@ -331,19 +251,6 @@ class Relay:
                     f" not at {channels[partition].next_offset}"
                 )
 
-    async def _save(self, connection: Connection, channels: dict[TopicPartition, Channel]) -> None:
-        await connection.execute(
-            SAVE,
-            (
-                [partition.topic for partition in channels],
-                [partition.partition for partition in channels],
-                [channel.complete for channel in channels.values()],
-                [channel.next_offset for channel in channels.values()],
-                [channel.last_position for channel in channels.values()],
-            ),
-            prepare=True,
-        )
-
     def _set(self, state: State, problem: str | None = None) -> None:
         self.state, self.problem = state, problem
         HALTED.set(state == "halted")
@@ -353,12 +260,6 @@ def _append(batch: Any, envelope: Envelope) -> bool:  # noqa: ANN401 - as above
     """False when the batch has no room left for it."""
     taken = batch.append(key=envelope.key, value=envelope.value, timestamp=None, headers=envelope.headers)
     return taken is not None
-
-
-async def _in_log(connection: Connection, position: Position, event_id: UUID) -> bool:
-    cursor = await connection.execute("SELECT event_id FROM log.events WHERE position = %s", (position,))
-    row = await cursor.fetchone()
-    return row is not None and row["event_id"] == event_id
 
 
 async def run_relay(settings: Settings) -> None:

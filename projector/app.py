@@ -9,10 +9,13 @@ from projector.model_store import ModelStore
 from projector.projector import Projector
 from runtime.database import Session
 from runtime.health import Readiness
+from runtime.pacing import end_within
 from runtime.settings import Settings
 from runtime.web import web_app
 
 STATEMENT_TIMEOUT = 60.0
+# a broker that is away must not keep the process from stopping
+STOP_WITHIN = 10.0
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -38,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             projector.stop()
-            await projecting
+            await end_within(projecting, STOP_WITHIN)
             await session.close()
 
     return web_app(

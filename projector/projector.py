@@ -1,6 +1,7 @@
 """The projector: carries the events topic into the read model, each effect once."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
@@ -15,10 +16,10 @@ from events.topics import Record, Span, WrongPartitions, ensure_topics, poll, sp
 from events.wire import user_to_wire
 from projector.model_store import ModelStore, PartitionMoved, Progress, Published, Step, VersionsMissing
 from projector.rows import folded, row_of
-from runtime.backoff import LONGEST, Backoff, wait_at_most
 from runtime.failpoints import failpoint
 from runtime.failures import OutcomeUnknown, Unavailable
 from runtime.logs import logger
+from runtime.pacing import LONGEST, Backoff, wait_at_most
 from runtime.settings import Settings
 
 APPLIED = Counter("muster_projector_applied_total", "Events applied to the read model", ["source"])
@@ -32,6 +33,7 @@ NEVER: Final = -1
 # seconds that a poll waits for records
 LONG_POLL, SHORT_POLL = 0.25, 0.003
 MOST_IDS_LOGGED: Final = 20
+STOP_WITHIN: Final = 6.0
 
 State = Literal["starting", "live", "catching-up", "halted", "retrying", "stopped"]
 
@@ -137,7 +139,10 @@ class Projector(ConsumerRebalanceListener):
                     log.error("the topic lacks events that the log has", reason=str(error))
                     await self._catch_up(consumer, list(polled), why="missing_version")
         finally:
-            await consumer.stop()
+            # leaving the group must not take longer than the group would take to notice
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_WITHIN):
+                    await consumer.stop()
 
     async def _rest(self, consumer: AIOKafkaConsumer, seconds: float) -> None:
         """Keep the client from fetching for a moment: it would go round without end."""

@@ -30,3 +30,11 @@ async def wait_at_most(event: asyncio.Event, seconds: float) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
+
+
+async def end_within(task: asyncio.Task[None], seconds: float) -> None:
+    """Let a task that was asked to stop come to its end; cancel it when that takes longer."""
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    if not done:
+        task.cancel()
+        await asyncio.wait({task})
