@@ -53,7 +53,8 @@ class Keyring:
     def __init__(self, kek: Kek, *, capacity: int = 50_000) -> None:
         self._kek = kek
         self._capacity = capacity
-        self._opened: OrderedDict[UUID, AESGCM] = OrderedDict()
+        # the keys, not the ciphers made of them: those are ten times the size and soon made
+        self._opened: OrderedDict[UUID, bytes] = OrderedDict()
 
     @property
     def kek_id(self) -> str:
@@ -62,20 +63,22 @@ class Keyring:
     def make(self, user_id: UUID) -> tuple[AESGCM, bytes]:
         """A new user's random 256-bit key: the cipher and the wrapped key to store."""
         key = secrets.token_bytes(KEY_BYTES)
-        return self._remember(user_id, AESGCM(key)), self._kek.wrap(key)
+        self._remember(user_id, key)
+        return AESGCM(key), self._kek.wrap(key)
 
     def open(self, user_id: UUID, wrapped: bytes) -> AESGCM:
         """Raises WrongKey."""
-        if (cipher := self._opened.get(user_id)) is not None:
+        if (key := self._opened.get(user_id)) is not None:
             self._opened.move_to_end(user_id)
-            return cipher
-        return self._remember(user_id, AESGCM(self._kek.unwrap(wrapped)))
+        else:
+            key = self._kek.unwrap(wrapped)
+            self._remember(user_id, key)
+        return AESGCM(key)
 
-    def _remember(self, user_id: UUID, cipher: AESGCM) -> AESGCM:
-        self._opened[user_id] = cipher
+    def _remember(self, user_id: UUID, key: bytes) -> None:
+        self._opened[user_id] = key
         if len(self._opened) > self._capacity:
             self._opened.popitem(last=False)
-        return cipher
 
 
 class Digester:

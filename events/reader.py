@@ -10,9 +10,11 @@ from events.user import UserId
 from runtime.batching import Batcher
 from runtime.database import Connection, Session
 
+# The key as a subquery and look-ups as LATERAL: each is an index look-up whatever the planner believes of a table that
+# has just grown. As joins, some became scans of the whole table.
 COLUMNS: Final = (
     "e.position, e.user_id, e.version, e.type, e.schema, e.event_id, e.data, e.sealed, e.metadata, e.recorded_at,"
-    " k.wrapped"
+    " (SELECT k.wrapped FROM log.user_keys k WHERE k.user_id = e.user_id) AS wrapped"
 )
 NEWEST = f"""
 SELECT {COLUMNS}
@@ -20,17 +22,16 @@ FROM unnest(%s::uuid[]) AS wanted (id)
 CROSS JOIN LATERAL (
     SELECT * FROM log.events l WHERE l.user_id = wanted.id ORDER BY l.version DESC LIMIT 1
 ) e
-JOIN log.user_keys k ON k.user_id = e.user_id
 """  # noqa: S608 - constants
-AT = f"SELECT {COLUMNS} FROM log.events e JOIN log.user_keys k USING (user_id) WHERE e.position = %s"  # noqa: S608 - constants
-AFTER = f"""
-SELECT {COLUMNS} FROM log.events e JOIN log.user_keys k USING (user_id)
-WHERE e.position > %s ORDER BY e.position LIMIT %s
-"""  # noqa: S608 - constants
+AT = f"SELECT {COLUMNS} FROM log.events e WHERE e.position = %s"  # noqa: S608 - constants
+AFTER = f"SELECT {COLUMNS} FROM log.events e WHERE e.position > %s ORDER BY e.position LIMIT %s"  # noqa: S608 - constants
 REMEMBERED = """
-SELECT asked.ordinal, k.digest, k.position, k.changed
+SELECT asked.ordinal, found.digest, found.position, found.changed
 FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS asked (caller, key, ordinal)
-JOIN log.commands k ON k.caller = asked.caller AND k.key = asked.key AND k.expires_at > now()
+CROSS JOIN LATERAL (
+    SELECT * FROM log.commands k
+    WHERE k.caller = asked.caller AND k.key = asked.key AND k.expires_at > now() LIMIT 1
+) found
 """
 
 

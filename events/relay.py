@@ -106,6 +106,7 @@ class Relay:
             keepalives_count=2,
         )
         async with connection:
+            await connection.execute("SET jit = off")
             await connection.execute("SET statement_timeout = '20s'")
             # losing the newest rows of log.publication costs a longer read-back, nothing else
             await connection.execute("SET synchronous_commit = off")

@@ -56,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
                 "options": " ".join(
                     (
                         str(conninfo_to_dict(url).get("options") or ""),
-                        f"-c statement_timeout={int(timeout * 1000)} -c default_transaction_read_only=on",
+                        f"-c jit=off -c statement_timeout={int(timeout * 1000)} -c default_transaction_read_only=on",
                         # which index serves a filter depends on how common its value is
                         "-c plan_cache_mode=force_custom_plan",
                     )

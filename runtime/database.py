@@ -119,6 +119,8 @@ class Session:
                 )
                 try:
                     set_json_loads(orjson.loads, connection)
+                    # compiling a statement takes longer than any of ours runs
+                    await connection.execute("SET jit = off")
                     await connection.execute(
                         sql.SQL("SET statement_timeout = {}").format(sql.Literal(int(bound * 800)))
                     )

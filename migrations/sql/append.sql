@@ -18,6 +18,13 @@
 CREATE FUNCTION log.append(batch json)
 RETURNS TABLE (verdict text, "position" bigint, recorded_at timestamptz, changed boolean, version integer)
 LANGUAGE plpgsql
+-- A plan made while the tables were empty is kept by a session until they are analysed, and would scan them whole: every
+-- look-up here is to be by index, whatever the planner believes of a table's size.
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -29,7 +36,7 @@ BEGIN
     FROM log.head h FOR UPDATE;
 
     RETURN QUERY
-    WITH command AS MATERIALIZED (
+    WITH command AS (
         SELECT c.*
         FROM ROWS FROM (json_to_recordset(batch) AS (
             user_id uuid, expected integer, caller text, key text, digest bytea, ttl integer, seen bigint,
@@ -39,9 +46,8 @@ BEGIN
             user_id, expected, caller, key, digest, ttl, seen,
             type, schema, event_id, data, sealed, metadata, at,
             claim, release, wrapped, kek_id, password_hash, forget_password, ordinal)
-    ), compared AS MATERIALIZED (
-        SELECT c.ordinal, c.user_id, c.type, c.claim, known.position AS known_position, known.changed AS known_changed,
-            latest.version AS version,
+    ), compared AS (
+        SELECT c.*, known.position AS known_position, known.changed AS known_changed, latest.version AS version,
             CASE
                 WHEN known.digest IS NOT NULL THEN
                     CASE WHEN known.digest = c.digest THEN 'replayed' ELSE 'key_reused' END
@@ -49,7 +55,7 @@ BEGIN
                 WHEN holder.user_id <> c.user_id THEN 'claimed'
                 WHEN c.type IS NULL THEN 'noted'
                 ELSE 'appended'
-            END AS verdict
+            END AS finding
         FROM command c
         LEFT JOIN LATERAL (
             SELECT k.digest, k.position, k.changed FROM log.commands k
@@ -61,12 +67,12 @@ BEGIN
         LEFT JOIN LATERAL (
             SELECT o.user_id FROM log.email_claims o WHERE o.email_key = c.claim
         ) holder ON true
-    ), judged AS MATERIALIZED (
-        SELECT p.ordinal, p.version, p.known_position, p.known_changed,
+    ), judged AS (
+        SELECT p.*,
             CASE
-                WHEN p.verdict = 'appended' AND p.claim IS NOT NULL
-                    AND row_number() OVER (PARTITION BY p.verdict, p.claim ORDER BY p.ordinal) > 1 THEN 'claimed'
-                ELSE p.verdict
+                WHEN p.finding = 'appended' AND p.claim IS NOT NULL
+                    AND row_number() OVER (PARTITION BY p.finding, p.claim ORDER BY p.ordinal) > 1 THEN 'claimed'
+                ELSE p.finding
             END AS verdict
         FROM compared p
     ), numbered AS MATERIALIZED (
@@ -74,7 +80,7 @@ BEGIN
             THEN head + row_number() OVER (PARTITION BY j.verdict ORDER BY j.ordinal) END AS position
         FROM judged j
     ), accepted AS MATERIALIZED (
-        SELECT c.*, n.position FROM command c JOIN numbered n USING (ordinal) WHERE n.verdict = 'appended'
+        SELECT n.* FROM numbered n WHERE n.verdict = 'appended'
     ), appended AS (
         INSERT INTO log.events
             (position, user_id, version, type, schema, event_id, data, sealed, metadata, recorded_at)
@@ -94,10 +100,10 @@ BEGIN
         ON CONFLICT ON CONSTRAINT email_claims_user_id_key DO UPDATE SET email_key = excluded.email_key
     ), remembered AS (
         INSERT INTO log.commands AS k (caller, key, digest, position, changed, expires_at)
-        SELECT c.caller, c.key, c.digest, coalesce(n.position, c.seen), n.verdict = 'appended',
-            stamp + make_interval(secs => c.ttl)
-        FROM command c JOIN numbered n USING (ordinal)
-        WHERE c.key IS NOT NULL AND n.verdict IN ('appended', 'noted')
+        SELECT n.caller, n.key, n.digest, coalesce(n.position, n.seen), n.verdict = 'appended',
+            stamp + make_interval(secs => n.ttl)
+        FROM numbered n
+        WHERE n.key IS NOT NULL AND n.verdict IN ('appended', 'noted')
         -- only an expired one can be there still
         ON CONFLICT ON CONSTRAINT commands_pkey DO UPDATE
         SET digest = excluded.digest, position = excluded.position, changed = excluded.changed,

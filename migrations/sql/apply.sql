@@ -11,6 +11,13 @@
 CREATE FUNCTION read_model.apply(records json, steps json, strict boolean)
 RETURNS TABLE (user_id uuid, held integer, got integer)
 LANGUAGE plpgsql
+-- A plan made while the tables were empty is kept by a session until they are analysed, and would scan them whole: every
+-- look-up here is to be by index, whatever the planner believes of a table's size.
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -17,14 +17,15 @@ def test_a_stored_key_opens_what_the_new_one_closed() -> None:
     assert opened.decrypt(NONCE, made.encrypt(NONCE, b"secret", b""), b"") == b"secret"
 
 
-def test_a_remembered_key_opens_what_the_stored_one_closed() -> None:
+def test_the_last_keys_are_remembered_and_older_ones_opened_again() -> None:
     keyring = Keyring(KEK, capacity=1)
     first, wrapped = keyring.make(UUID(int=1))
+    closed = first.encrypt(NONCE, b"secret", b"")
+    assert keyring.open(UUID(int=1), b"not looked at").decrypt(NONCE, closed, b"") == b"secret"
     keyring.make(UUID(int=2))
-    again = keyring.open(UUID(int=1), wrapped)
-    assert again is not first
-    assert again is keyring.open(UUID(int=1), wrapped)
-    assert again.decrypt(NONCE, first.encrypt(NONCE, b"secret", b""), b"") == b"secret"
+    with pytest.raises(WrongKey):
+        keyring.open(UUID(int=1), b"looked at now")
+    assert keyring.open(UUID(int=1), wrapped).decrypt(NONCE, closed, b"") == b"secret"
 
 
 def test_a_key_that_another_kek_wrapped_is_refused_with_the_remedy() -> None:
