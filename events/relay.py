@@ -39,6 +39,17 @@ STOP_WITHIN: Final = 5.0
 SHORTEST_POLL, LONGEST_POLL = 0.005, 0.05
 CHECK_TOPICS_EVERY: Final = 5.0
 
+SESSION: Final = (
+    "SET jit = off",
+    "SET statement_timeout = '20s'",
+    # losing the newest rows of log.publication costs a longer read-back, nothing else
+    "SET synchronous_commit = off",
+    # a leader whose machine vanished must not hold the lock for the hours that a server waits by default
+    "SET tcp_keepalives_idle = 5",
+    "SET tcp_keepalives_interval = 2",
+    "SET tcp_keepalives_count = 3",
+)
+
 Encode = Callable[[RecordedEvent, str], Envelope]
 State = Literal["starting", "standby", "leading", "halted", "retrying", "stopped"]
 
@@ -88,6 +99,9 @@ class Relay:
                 # the log tells the rest: an address or a name is nothing for whoever asks about readiness
                 self._set("retrying", type(error).__name__)
                 log.warning("relay interrupted", reason=f"{type(error).__name__}: {error}")
+            except Exception as error:  # an event that cannot be published: never passed over, tried again, and seen
+                self._set("retrying", type(error).__name__)
+                log.exception("relay failed")
             finally:
                 LEADING.set(0)
             await wait_at_most(self._stopping, LONGEST if self.state == "halted" else backoff.pause())
@@ -106,10 +120,8 @@ class Relay:
             keepalives_count=2,
         )
         async with connection:
-            await connection.execute("SET jit = off")
-            await connection.execute("SET statement_timeout = '20s'")
-            # losing the newest rows of log.publication costs a longer read-back, nothing else
-            await connection.execute("SET synchronous_commit = off")
+            for setting in SESSION:
+                await connection.execute(setting)
             while not self._stopping.is_set():
                 cursor = await connection.execute("SELECT pg_try_advisory_lock(%s) AS won", (LEADERSHIP,))
                 row = await cursor.fetchone()
