@@ -15,7 +15,7 @@ from identity.caller import Gatekeeper
 from identity.passwords import Passwords
 from runtime.database import Session
 from runtime.failures import OutcomeUnknown, Unavailable
-from runtime.health import Readiness
+from runtime.health import Readiness, database_check
 from runtime.logs import logger
 from runtime.pacing import end_within
 from runtime.settings import Settings
@@ -44,15 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
     relay = Relay(settings, keyring)
     readiness = Readiness()
 
-    async def database_wrong() -> str | None:
-        try:
-            await background.fetch("SELECT position FROM log.head", timeout=2)
-        except (Unavailable, OutcomeUnknown) as error:
-            log.warning("not ready", part="database", reason=str(error))
-            return "does not answer"
-        return None
-
-    readiness.add("database", database_wrong)
+    readiness.add("database", database_check(background, "SELECT position FROM log.head"))
     if settings.relay:
         # the log takes writes whatever the broker does: the relay's trouble is told, not a reason to send none
         readiness.note("relay", lambda: relay.state if relay.problem is None else f"{relay.state}: {relay.problem}")

@@ -11,13 +11,9 @@ from query_api.freshness import Freshness
 from query_api.model import Model
 from query_api.routes import router
 from runtime.database import Session, sqlalchemy_url
-from runtime.failures import OutcomeUnknown, Unavailable
-from runtime.health import Readiness
-from runtime.logs import logger
+from runtime.health import Readiness, database_check
 from runtime.settings import Settings
 from runtime.web import web_app
-
-log = logger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -28,15 +24,7 @@ def create_app(settings: Settings) -> FastAPI:
     looks = Session(url, application="muster query freshness", timeout=timeout, reads=True)
     readiness = Readiness()
 
-    async def database_wrong() -> str | None:
-        try:
-            await looks.fetch("SELECT 1 FROM read_model.progress LIMIT 1", timeout=2)
-        except (Unavailable, OutcomeUnknown) as error:
-            log.warning("not ready", part="database", reason=str(error))
-            return "does not answer"
-        return None
-
-    readiness.add("database", database_wrong)
+    readiness.add("database", database_check(looks, "SELECT 1 FROM read_model.progress LIMIT 1"))
 
     @asynccontextmanager
     async def resources() -> AsyncGenerator[None]:

@@ -1,12 +1,17 @@
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, LiteralString
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from runtime.database import Session
+from runtime.failures import OutcomeUnknown, Unavailable
+from runtime.logs import logger
 from runtime.problems import Fault, Problem, described
 
 Check = Callable[[], Awaitable[str | None]]
+
+log = logger(__name__)
 
 
 class Readiness:
@@ -28,6 +33,20 @@ class Readiness:
 
     async def wrongs(self) -> Mapping[str, str | None]:
         return {part: await check() for part, check in self._checks.items()}
+
+
+def database_check(session: Session, query: LiteralString) -> Check:
+    """Whether the database answers a query of this process's role; why not is for the log alone."""
+
+    async def wrong() -> str | None:
+        try:
+            await session.fetch(query, timeout=2)
+        except (Unavailable, OutcomeUnknown) as error:
+            log.warning("not ready", part="database", reason=str(error))
+            return "does not answer"
+        return None
+
+    return wrong
 
 
 def health_routes(readiness: Readiness) -> APIRouter:
