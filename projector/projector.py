@@ -10,11 +10,10 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
 
 from events.envelope import NotOurEvent, Opened, open_envelope
-from events.partitioning import partition_of
 from events.recording import Position
-from events.topics import Record, Span, WrongPartitions, ensure_topics, poll, spans
-from events.wire import user_to_wire
-from projector.model_store import ModelStore, PartitionMoved, Progress, Published, Step, VersionsMissing
+from events.topics import Record, WrongPartitions, ensure_topics, poll, spans
+from projector.catch_up import APPLIED, BATCH, land, read_log
+from projector.model_store import ModelStore, PartitionMoved, Progress, Step, VersionsMissing
 from projector.rows import folded, row_of
 from runtime.failpoints import failpoint
 from runtime.failures import OutcomeUnknown, Unavailable
@@ -22,12 +21,9 @@ from runtime.logs import logger
 from runtime.pacing import LONGEST, Backoff, wait_at_most
 from runtime.settings import Settings
 
-APPLIED = Counter("muster_projector_applied_total", "Events applied to the read model", ["source"])
 SKIPPED = Counter("muster_projector_skipped_total", "Records that were applied before")
-CAUGHT_UP = Counter("muster_projector_catch_ups_total", "Times the log was read instead of the topic", ["why"])
 POSITION = Gauge("muster_projector_position", "Position applied, by partition", ["partition"])
 
-BATCH: Final = 2000
 FAR_BEHIND: Final = 20_000
 NEVER: Final = -1
 # seconds that a poll waits for records
@@ -258,77 +254,27 @@ class Projector(ConsumerRebalanceListener):
             )
 
     async def _catch_up(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], *, why: str) -> None:
-        """Read the log until these partitions stand where the relay has said it published to, then go on there."""
+        """Read the log for these partitions up to its head, then go on in the topic after what that covers."""
         self._set("catching-up")
-        CAUGHT_UP.labels(why).inc()
-        numbers = {partition.partition for partition in partitions}
-        # the offsets first: whatever is before them is in the log before its head, which is read next
-        published = await self._store.published()
-        goal = await self._store.head()
-        progress = await self._store.progress(numbers)
-        position = Position(min(stands.position for stands in progress.values()))
-        log.info("reading the log", why=why, partitions=sorted(numbers), from_position=position + 1, to=goal)
         assigned = consumer.assignment()
         consumer.pause(*assigned)
-        while position < goal and not self._stopping.is_set():
-            recorded = await self._store.events_after(position, BATCH)
-            position = recorded[-1].position if recorded else goal
-            rows = [
-                row_of(user_to_wire(found.event.user), found.position)
-                for found in recorded
-                if partition_of(found.event.user.id, self._settings.topic_partitions) in numbers
-            ]
-            progress = await self._move(progress, rows, position, {})
-            APPLIED.labels("log").inc(len(rows))
+
+        async def go_on() -> bool:
             # a member that does not poll is put out of the group
             await consumer.getmany(timeout_ms=0)
-            if self._misplaced:
-                return
-        if self._stopping.is_set():
+            return not self._misplaced and not self._stopping.is_set()
+
+        numbers = {partition.partition: partition for partition in partitions}
+        caught = await read_log(
+            self._store, frozenset(numbers), partitions=self._settings.topic_partitions, why=why, go_on=go_on
+        )
+        if caught is None:
             return
-        held = await spans(consumer, list(partitions))
-        offsets = {
-            partition.partition: _landing(published.get(partition.partition), held[partition])
-            for partition in partitions
-        }
-        progress = await self._move(progress, [], position, offsets)
-        for partition in partitions:
-            self._seek(consumer, partition, progress[partition.partition], held[partition].start)
+        held = {partition.partition: span for partition, span in (await spans(consumer, list(partitions))).items()}
+        for number, stands in (await land(self._store, caught, held)).items():
+            self._seek(consumer, numbers[number], stands, held[number].start)
         consumer.resume(*(assigned & consumer.assignment()))
         self._set("live")
 
-    async def _move(
-        self,
-        progress: Mapping[int, Progress],
-        rows: Sequence[dict[str, object]],
-        position: Position,
-        offsets: Mapping[int, int],
-    ) -> dict[int, Progress]:
-        moved = {
-            number: Progress(
-                next_offset=offsets.get(number, stands.next_offset),
-                position=Position(max(position, stands.position)),
-            )
-            for number, stands in progress.items()
-        }
-        steps = [
-            Step(
-                partition=number,
-                from_offset=progress[number].next_offset,
-                next_offset=stands.next_offset,
-                position=stands.position,
-            )
-            for number, stands in moved.items()
-        ]
-        await self._store.apply(folded(rows), steps, strict=False)
-        return moved
-
     def _set(self, state: State, problem: str | None = None) -> None:
         self.state, self.problem = state, problem
-
-
-def _landing(published: Published | None, span: Span) -> int:
-    """Where to go on in a partition after the log was read: nothing before it is newer than what was read."""
-    if published is None or not span.start <= published.next_offset <= span.end:
-        return span.start
-    return published.next_offset

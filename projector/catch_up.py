@@ -1,0 +1,105 @@
+"""The read model brought up to date from the log itself, where the topic cannot be trusted to be whole."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from prometheus_client import Counter
+
+from events.partitioning import partition_of
+from events.recording import Position
+from events.topics import Span
+from events.wire import user_to_wire
+from projector.model_store import ModelStore, Progress, Published, Step
+from projector.rows import folded, row_of
+from runtime.logs import logger
+
+APPLIED = Counter("muster_projector_applied_total", "Events applied to the read model", ["source"])
+CAUGHT_UP = Counter("muster_projector_catch_ups_total", "Times the log was read instead of the topic", ["why"])
+
+BATCH: Final = 2000
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caught:
+    """Partitions that have all of the log up to `position`; `published` is from before the log was read."""
+
+    position: Position
+    progress: Mapping[int, Progress]
+    published: Mapping[int, Published]
+
+
+async def read_log(
+    store: ModelStore,
+    numbers: frozenset[int],
+    *,
+    partitions: int,
+    why: str,
+    go_on: Callable[[], Awaitable[bool]],
+) -> Caught | None:
+    """Apply what the log has for these partitions and the model lacks, up to the log's head.
+
+    `go_on` is asked after each batch; None when it said no (what was applied stays). Raises PartitionMoved.
+    """
+    CAUGHT_UP.labels(why).inc()
+    # the offsets first: whatever is before them is in the log before its head, which is read next
+    published = await store.published()
+    goal = await store.head()
+    progress = await store.progress(numbers)
+    position = Position(min(stands.position for stands in progress.values()))
+    log.info("reading the log", why=why, partitions=sorted(numbers), from_position=position + 1, to=goal)
+    while position < goal:
+        recorded = await store.events_after(position, BATCH)
+        position = recorded[-1].position if recorded else goal
+        rows = [
+            row_of(user_to_wire(found.event.user), found.position)
+            for found in recorded
+            if partition_of(found.event.user.id, partitions) in numbers
+        ]
+        progress = await _move(store, progress, rows, position, {})
+        APPLIED.labels("log").inc(len(rows))
+        if not await go_on():
+            return None
+    return Caught(position=position, progress=progress, published=published)
+
+
+async def land(store: ModelStore, caught: Caught, held: Mapping[int, Span]) -> Mapping[int, Progress]:
+    """Put the partitions where the topic goes on: at an offset before which nothing is newer than what was read.
+
+    `held` is what each partition of the topic holds. Raises PartitionMoved.
+    """
+    offsets: dict[int, int] = {}
+    for number, span in held.items():
+        found = caught.published.get(number)
+        known = found is not None and span.start <= found.next_offset <= span.end
+        offsets[number] = found.next_offset if found is not None and known else span.start
+    return await _move(store, caught.progress, [], caught.position, offsets)
+
+
+async def _move(
+    store: ModelStore,
+    progress: Mapping[int, Progress],
+    rows: Sequence[dict[str, Any]],
+    position: Position,
+    offsets: Mapping[int, int],
+) -> Mapping[int, Progress]:
+    moved = {
+        number: Progress(
+            next_offset=offsets.get(number, stands.next_offset),
+            position=Position(max(position, stands.position)),
+        )
+        for number, stands in progress.items()
+    }
+    steps = [
+        Step(
+            partition=number,
+            from_offset=progress[number].next_offset,
+            next_offset=stands.next_offset,
+            position=stands.position,
+        )
+        for number, stands in moved.items()
+    ]
+    await store.apply(folded(rows), steps, strict=False)
+    return moved
