@@ -16,6 +16,7 @@ from muster.listening import Listening, choose_ports
 from muster.readiness import unreadiness
 from muster.running import RunningStack
 from muster.supervisor import StopRequested, Supervisor, ending, ignore_stop_requests, stop_requests
+from runtime.settings import Settings
 
 READY_WITHIN = 60.0
 PULSE = 0.1
@@ -86,6 +87,10 @@ class _Starting:
         host = self.listening.reached_at
         urls = {process: f"http://{host}:{port}" for process, port in zip(ROLES, ports.values(), strict=True)}
         self._wait_until_ready(urls)
+        broker.wait_until_saved(
+            os.environ.get(name.upper()) or str(Settings.model_fields[name].default)
+            for name in ("events_topic", "snapshot_topic")
+        )
         self.say(f"ready in {time.monotonic() - began:.1f} s")
         return RunningStack(
             command_url=urls["command_api"],

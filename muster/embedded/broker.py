@@ -3,7 +3,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -68,6 +68,20 @@ class EmbeddedBroker:
             self.stop()
             raise
         return process
+
+    def wait_until_saved(self, topics: Iterable[str], *, timeout: float = 15) -> None:
+        """Wait until these topics would outlive a kill -9; raises CannotRun.
+
+        A topic that the broker forgot it makes again for whoever asks about it, with one partition.
+        """
+        saved = self._folder / "kafka.json"
+        deadline = time.monotonic() + timeout
+        for topic in topics:
+            name = f'"name":"{topic}"'.encode()
+            while not (saved.exists() and name in saved.read_bytes()):
+                if time.monotonic() > deadline:
+                    raise CannotRun(f"the broker did not save topic {topic} within {timeout:g} s (log: {self._log})")
+                time.sleep(0.05)
 
     def stop(self) -> None:
         if self.process is not None:

@@ -176,6 +176,7 @@ def test_a_broker_that_is_away_delays_publication_and_forgets_nothing(
         settings = make_settings(broker=True, **overrides)
         command = start_process("command_api", **overrides).wait_until_ready()
         start_process("projector", projector_instance="one", **overrides).wait_until_ready()
+        broker.wait_until_saved([settings.events_topic, settings.snapshot_topic])
         for number in range(5):
             create(command, number)
         eventually(lambda: len(rows(owner)) == 5, what="five rows")
