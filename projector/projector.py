@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from prometheus_client import Counter, Gauge
 
 from events.envelope import NotOurEvent, Opened, open_envelope
@@ -122,7 +122,12 @@ class Projector(ConsumerRebalanceListener):
                     await self._place(consumer)
                     continue
                 rest = self._settings.fetch_pause
-                polled = await poll(consumer, seconds=SHORT_POLL if rest else LONG_POLL, limit=BATCH)
+                try:
+                    polled = await poll(consumer, seconds=SHORT_POLL if rest else LONG_POLL, limit=BATCH)
+                except (NoOffsetForPartitionError, OffsetOutOfRangeError):
+                    # a new assignment has no offsets until it is placed; leaving the group over it would upset it again
+                    self._misplaced = True
+                    continue
                 if rest and not polled:
                     await self._rest(consumer, rest)
                 if self._misplaced or not polled:
@@ -147,13 +152,18 @@ class Projector(ConsumerRebalanceListener):
         await wait_at_most(self._stopping, seconds)
         consumer.resume(*(resting & consumer.assignment()))
 
+    @staticmethod
+    async def _stay(consumer: AIOKafkaConsumer, seconds: float) -> None:
+        """Poll without wanting records: a member that does not poll is put out of the group."""
+        with contextlib.suppress(NoOffsetForPartitionError, OffsetOutOfRangeError):
+            await poll(consumer, seconds=seconds, limit=1)
+
     async def _place(self, consumer: AIOKafkaConsumer) -> None:
         """Seek every assigned partition to the offset that is stored with the rows."""
         assigned = consumer.assignment()
         self._misplaced = False
         if not assigned:
-            # polling is what lets the group hand out partitions
-            await consumer.getmany(timeout_ms=100)
+            await self._stay(consumer, 0.1)
             self._misplaced = not consumer.assignment() or self._misplaced
             return
         partitions = sorted(assigned)
@@ -260,8 +270,7 @@ class Projector(ConsumerRebalanceListener):
         consumer.pause(*assigned)
 
         async def go_on() -> bool:
-            # a member that does not poll is put out of the group
-            await consumer.getmany(timeout_ms=0)
+            await self._stay(consumer, 0)
             return not self._misplaced and not self._stopping.is_set()
 
         numbers = {partition.partition: partition for partition in partitions}
