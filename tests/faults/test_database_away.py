@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -12,7 +14,7 @@ from command_api.app import create_app
 from tests.apps import client_of
 from tests.databases import MakeSettings, as_role
 from tests.processes import StartProcess
-from tests.proxy import proxy_to
+from tests.proxy import Proxy, proxy_to
 from tests.waiting import aeventually
 
 Owner = psycopg.Connection[dict[str, Any]]
@@ -41,60 +43,78 @@ def code_of(answer: httpx.Response) -> str:
     return str(answer.json()["errors"][0]["code"])
 
 
+@asynccontextmanager
+async def behind_a_proxy(
+    make_settings: MakeSettings, database_url: str, *, write_timeout: float = TIMEOUT
+) -> AsyncGenerator[tuple[Proxy, httpx.AsyncClient]]:
+    """A command API whose way to the database can be cut."""
+    async with proxy_to(database_url) as (proxy, url):
+        settings = make_settings(database_url=as_role(url, "muster_command"), write_timeout=write_timeout)
+        async with client_of(create_app(settings)) as client:
+            yield proxy, client
+
+
+async def append_waits(owner: Owner) -> bool:
+    row = owner.execute(
+        "SELECT count(*) AS waiting FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND query LIKE '%%log.append%%' AND datname = current_database()",
+        (),
+    ).fetchone()
+    return row is not None and row["waiting"] > 0
+
+
 async def test_a_database_that_is_down_gives_503_and_recovery_needs_no_restart(
     make_settings: MakeSettings, database_url: str, owner: Owner
 ) -> None:
-    async with proxy_to(database_url) as (proxy, url):
-        settings = make_settings(database_url=as_role(url, "muster_command"), write_timeout=TIMEOUT)
-        async with client_of(create_app(settings)) as client:
-            assert (await post(client, "a@example.com")).status_code == 201
-            await proxy.refuse()
-            assert code_of(await post(client, "b@example.com")) in {"unavailable", "outcome_unknown"}
-            assert code_of(await post(client, "c@example.com")) == "unavailable"
-            unready = await client.get("/readyz")
-            assert unready.status_code == 503
-            assert unready.json()["errors"][0]["code"] == "database"
-            await proxy.start()
+    async with behind_a_proxy(make_settings, database_url) as (proxy, client):
+        assert (await post(client, "a@example.com")).status_code == 201
+        await proxy.refuse()
+        assert code_of(await post(client, "b@example.com")) in {"unavailable", "outcome_unknown"}
+        assert code_of(await post(client, "c@example.com")) == "unavailable"
+        unready = await client.get("/readyz")
+        assert unready.status_code == 503
+        assert unready.json()["errors"][0]["code"] == "database"
+        await proxy.start()
 
-            async def works() -> bool:
-                return (await client.post("/users", json={"email": "d@example.com"})).status_code == 201
+        async def works() -> bool:
+            return (await client.post("/users", json={"email": "d@example.com"})).status_code == 201
 
-            await aeventually(works, what="writes work again")
-            assert (await client.get("/readyz")).status_code == 200
+        await aeventually(works, what="writes work again")
+        assert (await client.get("/readyz")).status_code == 200
     assert events(owner) == 2
 
 
 async def test_a_lost_answer_is_called_unknown_and_is_safe_to_repeat(
     make_settings: MakeSettings, database_url: str, owner: Owner
 ) -> None:
-    async with proxy_to(database_url) as (proxy, url):
-        settings = make_settings(database_url=as_role(url, "muster_command"), write_timeout=TIMEOUT)
-        async with client_of(create_app(settings)) as client:
-            # the connections stand, so that only the append's own answer is lost
-            assert (await post(client, "a@example.com")).status_code == 201
-            proxy.freeze_answers()
-            assert code_of(await post(client, "b@example.com")) == "outcome_unknown"
-            await aeventually(lambda: asyncio.to_thread(lambda: events(owner) == 2), what="the event is there")
-            proxy.cut()
-            proxy.thaw()
-            refused = await client.post("/users", json={"email": "b@example.com"})
-            assert refused.status_code == 409
+    async with behind_a_proxy(make_settings, database_url) as (proxy, client):
+        # the connections stand, so that only the append's own answer is lost
+        assert (await post(client, "a@example.com")).status_code == 201
+        proxy.freeze_answers()
+        assert code_of(await post(client, "b@example.com")) == "outcome_unknown"
+        await aeventually(lambda: asyncio.to_thread(lambda: events(owner) == 2), what="the event is there")
+        proxy.cut()
+        proxy.thaw()
+        refused = await client.post("/users", json={"email": "b@example.com"})
+        assert refused.status_code == 409
 
 
 async def test_an_unknown_outcome_is_settled_by_the_idempotency_key(
     make_settings: MakeSettings, database_url: str, owner: Owner
 ) -> None:
-    async with proxy_to(database_url) as (proxy, url):
-        settings = make_settings(database_url=as_role(url, "muster_command"), write_timeout=TIMEOUT)
-        async with client_of(create_app(settings)) as client:
-            assert (await post(client, "a@example.com", **{"Idempotency-Key": "a"})).status_code == 201
+    async with behind_a_proxy(make_settings, database_url, write_timeout=20) as (proxy, client):
+        assert (await post(client, "a@example.com")).status_code == 201
+        with psycopg.connect(database_url) as blocker:
+            blocker.execute("SELECT * FROM log.head FOR UPDATE")
             sent = asyncio.create_task(post(client, "b@example.com", **{"Idempotency-Key": "b"}))
-            await asyncio.sleep(0)
+            await aeventually(lambda: append_waits(owner), what="an append waits")
+            # the caller hears nothing more of an append that the server goes on with
             proxy.cut()
-            first = await sent
-            again = await post(client, "b@example.com", **{"Idempotency-Key": "b"})
-            assert first.status_code in {201, 503}
-            assert again.status_code == 201
+            assert code_of(await sent) == "outcome_unknown"
+        await aeventually(lambda: asyncio.to_thread(lambda: events(owner) == 2), what="the event is there")
+        again = await post(client, "b@example.com", **{"Idempotency-Key": "b"})
+        assert again.status_code == 201
+        assert again.headers["idempotency-replayed"] == "true"
     assert events(owner) == 2
 
 
@@ -146,15 +166,7 @@ async def test_a_graceful_stop_answers_every_accepted_request(
                 for number in range(20)
             ]
 
-            async def all_wait() -> bool:
-                row = owner.execute(
-                    "SELECT count(*) AS waiting FROM pg_stat_activity"
-                    " WHERE wait_event_type = 'Lock' AND query LIKE '%%log.append%%'",
-                    (),
-                ).fetchone()
-                return row is not None and row["waiting"] > 0
-
-            await aeventually(all_wait, what="an append waits")
+            await aeventually(lambda: append_waits(owner), what="an append waits")
             process.popen.terminate()
             blocker.rollback()
         answers = await asyncio.gather(*waiting)
