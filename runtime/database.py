@@ -66,28 +66,16 @@ class Session:
         raises them.
         """
         bound = timeout or self._timeout
-        async with self._turn:
-            connection = await self._connect(bound)
-            task = asyncio.ensure_future(work(connection))
-            try:
-                done, _ = await asyncio.wait({task}, timeout=bound)
-            except asyncio.CancelledError:
-                self._abandon(task)
-                raise
-            if not done:
-                self._abandon(task)
-                message = f"the database did not answer within {bound:g} s"
-                raise Unavailable(message) if self._reads else OutcomeUnknown(message)
-            try:
-                return task.result()
-            except psycopg.OperationalError as error:
-                if error.sqlstate is None or connection.broken:
-                    self._connection = None
-                    await connection.close()
-                if error.sqlstate is None and not self._reads:
-                    raise OutcomeUnknown("the connection to the database broke") from error
-                # the server itself reported the failure, so it rolled back
-                raise Unavailable(f"the database refused: {error.diag.message_primary or error}") from error
+        try:
+            async with asyncio.timeout(bound):
+                await self._turn.acquire()
+        except TimeoutError:
+            # behind calls that the database does not answer, each of which takes its whole bound
+            raise Unavailable(f"earlier calls took longer than {bound:g} s") from None
+        try:
+            return await self._run(work, bound)
+        finally:
+            self._turn.release()
 
     async def close(self) -> None:
         async with self._turn:
@@ -96,6 +84,29 @@ class Session:
                 self._connection = None
         if self._abandoned:
             await asyncio.wait(self._abandoned, timeout=1)
+
+    async def _run(self, work: Callable[[Connection], Awaitable[T]], bound: float) -> T:
+        connection = await self._connect(bound)
+        task = asyncio.ensure_future(work(connection))
+        try:
+            done, _ = await asyncio.wait({task}, timeout=bound)
+        except asyncio.CancelledError:
+            self._abandon(task)
+            raise
+        if not done:
+            self._abandon(task)
+            message = f"the database did not answer within {bound:g} s"
+            raise Unavailable(message) if self._reads else OutcomeUnknown(message)
+        try:
+            return task.result()
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None or connection.broken:
+                self._connection = None
+                await connection.close()
+            if error.sqlstate is None and not self._reads:
+                raise OutcomeUnknown("the connection to the database broke") from error
+            # the server itself reported the failure, so it rolled back
+            raise Unavailable(f"the database refused: {error.diag.message_primary or error}") from error
 
     async def _connect(self, bound: float) -> Connection:
         if (held := self._connection) is not None:

@@ -1,6 +1,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, LiteralString
 
+import psycopg
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -41,7 +42,7 @@ def database_check(session: Session, query: LiteralString) -> Check:
     async def wrong() -> str | None:
         try:
             await session.fetch(query, timeout=2)
-        except (Unavailable, OutcomeUnknown) as error:
+        except (Unavailable, OutcomeUnknown, psycopg.Error) as error:
             log.warning("not ready", part="database", reason=str(error))
             return "does not answer"
         return None
