@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, assert_never, cast
 
 import orjson
@@ -131,6 +131,9 @@ def _change(before: User, command: ChangeUser) -> UserUpdated | None:
     if command.attributes_patch is not None:
         new["attributes"] = merge_patch(before.attributes, command.attributes_patch)
     if command.with_password:
+        if before.password_changed_at is not None:
+            # a new password is a change, even by a clock that has not moved on
+            at = max(at, before.password_changed_at + timedelta(microseconds=1))
         new["password_changed_at"] = at
     after = replace(before, **new)
     changes = changes_between(before, after)

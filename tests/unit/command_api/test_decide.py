@@ -16,7 +16,7 @@ from command_api.decide import (
     decide,
 )
 from events.user import Change, Status, User, UserCreated, UserDeleted, UserUpdated
-from tests.people import ADA, ADA_CREATED, LATER, NOON, change, create, delete
+from tests.people import ADA, ADA_CREATED, LATER, NOON, change, create, delete, event_id
 
 GONE = replace(ADA, version=2, deleted_at=LATER, updated_at=LATER)
 
@@ -148,3 +148,14 @@ def test_a_users_times_never_go_back(command: Command) -> None:
     assert event is not None
     assert event.user.updated_at == NOON
     assert event.user.deleted_at in {None, NOON}
+
+
+def test_a_new_password_is_a_change_even_by_a_clock_that_stands_still() -> None:
+    """The instance that took the one before may have a clock that is ahead."""
+    again = ChangeUser(event_id=event_id(2), at=NOON, new={}, attributes_patch=None, with_password=True, versions=None)
+    before = replace(ADA, updated_at=LATER, password_changed_at=LATER)
+    event = decide(before, again)
+    assert event is not None
+    assert event.user.password_changed_at is not None
+    assert event.user.password_changed_at > LATER
+    assert event.user.updated_at >= event.user.password_changed_at
