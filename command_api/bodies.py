@@ -1,11 +1,12 @@
 import unicodedata
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
 import orjson
 from email_validator import EmailNotValidError, validate_email
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from command_api.decide import MAX_ATTRIBUTES
@@ -83,6 +84,21 @@ Attributes = Annotated[
 Password = Annotated[SecretStr, Field(description="stored only as an argon2id hash, never in the log or on Kafka")]
 
 
+PasswordHash = Annotated[
+    SecretStr,
+    Field(
+        description="instead of a password, for users that come from elsewhere: an argon2, bcrypt or scrypt hash as a"
+        " PHC or modular crypt string; it is replaced by an argon2id one when the user first logs in",
+        examples=["$2b$12$..."],
+    ),
+]
+
+
+def _not_both(body: "CreateUserBody | ChangeUserBody") -> None:
+    if body.password is not None and body.password_hash is not None:
+        raise PydanticCustomError("password_twice", "send password or password_hash, not both")
+
+
 class CreateUserBody(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -105,6 +121,12 @@ class CreateUserBody(BaseModel):
     roles: Roles = Field(default_factory=lambda: ["user"])
     attributes: Attributes = Field(default_factory=dict)
     password: Password | None = None
+    password_hash: PasswordHash | None = None
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        _not_both(self)
+        return self
 
 
 class ChangeUserBody(BaseModel):
@@ -121,6 +143,33 @@ class ChangeUserBody(BaseModel):
     roles: Roles | None = None
     attributes: Attributes | None = None
     password: Annotated[Password | None, BeforeValidator(_refuse_null)] = None
+    password_hash: Annotated[PasswordHash | None, BeforeValidator(_refuse_null)] = None
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        _not_both(self)
+        return self
+
+
+class ChangeMeBody(BaseModel):
+    """One's own record. A new password needs the current one; roles and status are others' to change."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"display_name": "Ada Lovelace"}]})
+
+    email: Annotated[Email | None, BeforeValidator(_refuse_null)] = None
+    display_name: DisplayName | None = None
+    attributes: Attributes | None = None
+    password: Annotated[Password | None, BeforeValidator(_refuse_null)] = None
+    current_password: Annotated[SecretStr | None, Field(description="goes with password")] = None
+    # known, so that whoever tries is told that they may not, rather than that there is no such field
+    roles: SkipJsonSchema[Any] = None
+    status: SkipJsonSchema[Any] = None
+
+    @model_validator(mode="after")
+    def _current_password(self) -> Self:
+        if self.password is not None and self.current_password is None:
+            raise PydanticCustomError("current_password_missing", "send current_password to change the password")
+        return self
 
 
 class Written(UserRecord):

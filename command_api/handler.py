@@ -1,17 +1,19 @@
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Literal, assert_never
 
 from command_api.decide import Command, CreateUser, decide
 from events.email import canonical_email
 from events.keyring import Digester
 from events.reader import Loaded, Reader
 from events.recording import Metadata, Position
-from events.user import User, UserCreated, UserDeleted, UserEvent, UserId, UserUpdated
+from events.user import Status, User, UserCreated, UserDeleted, UserEvent, UserId, UserUpdated
 from events.writer import Append, Appended, EmailTaken, Idempotency, KeyReused, Noted, Replayed, Stale, Writer
 from identity.passwords import Passwords
+from identity.roles import Scope, outranked
+from identity.security_log import record
 from runtime.failpoints import failpoint
 from runtime.failures import Overloaded, Unavailable
 
@@ -21,6 +23,10 @@ MAX_ROUNDS = 50
 
 class EmailIsTaken(Exception):
     """Another user has the e-mail address."""
+
+
+class Outranked(Exception):
+    """The user has, or would have, roles that may do what the caller may not."""
 
 
 class KeyWasReused(Exception):
@@ -33,13 +39,21 @@ class KeyIsBusy(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A command with what surrounds it. `user_id` is a new one for a creation."""
+    """A command with what surrounds it. `user_id` is a new one for a creation.
+
+    `authority` is what the caller may do, None for a change of their own record. `password` is hashed when the command
+    may be carried out; `password_hash` is stored as it is. `proof` raises when the caller has not proved enough; what
+    was answered before needs none.
+    """
 
     user_id: UserId
     command: Command
     metadata: Metadata
     idempotency: Idempotency | None
+    authority: frozenset[Scope] | None
     password: str | None = None
+    password_hash: str | None = None
+    proof: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +102,11 @@ class CommandHandler:
         self._keys: set[tuple[str, str]] = set()
 
     async def handle(self, request: Request) -> Outcome:
-        """Raises what `decide` raises, EmailIsTaken, KeyWasReused, KeyIsBusy and the failures of runtime.failures."""
+        """Carry out one command.
+
+        Raises what `decide` and the password's rules raise, Outranked, EmailIsTaken, KeyWasReused, KeyIsBusy and the
+        failures of runtime.failures.
+        """
         if self._under_way >= self._limit:
             raise Overloaded(f"{self._under_way} commands are under way")
         self._under_way += 1
@@ -106,15 +124,22 @@ class CommandHandler:
                 if remembered.digest != idempotency.digest:
                     raise KeyWasReused
                 return await self._replay(Replayed(position=remembered.position, changed=remembered.changed))
-        password_hash = None
-        if request.password is not None:
+        if request.proof is not None:
             try:
                 async with asyncio.timeout(_left(deadline)):
-                    password_hash = await self._passwords.hash(request.password)
+                    await request.proof()
             except TimeoutError:
-                raise Overloaded("the password was not hashed in time") from None
+                raise Overloaded("the caller was not asked for proof in time") from None
         if isinstance(request.command, CreateUser):
+            password_hash = await self._hash(request, request.command.email, deadline)
             return await self._round(request, None, password_hash, deadline) or _contended()
+        password_hash = request.password_hash
+        if request.password is not None:
+            # hashed outside the user's turn, and only for who may
+            loaded = await self._reader.load(request.user_id, timeout=_left(deadline))
+            event = self._decide(request, loaded)
+            email = event.user.email if event is not None else ""
+            password_hash = await self._hash(request, email, deadline)
         async with self._turn_of(request.user_id, deadline):
             for _ in range(MAX_ROUNDS):
                 loaded = await self._reader.load(request.user_id, timeout=_left(deadline))
@@ -127,8 +152,7 @@ class CommandHandler:
         self, request: Request, loaded: Loaded | None, password_hash: str | None, deadline: float
     ) -> Outcome | None:
         """Decide on this state and append; None when the user has moved on meanwhile."""
-        state = loaded.recorded.event.user if loaded is not None else None
-        event = decide(state, request.command)
+        event = self._decide(request, loaded)
         if event is None and (request.idempotency is None or loaded is None):
             return _unchanged(loaded)
         verdict = await self._writer.append(
@@ -140,6 +164,8 @@ class CommandHandler:
                 self._committed()
                 if event is None:
                     raise ValueError("the log appended an event for a command that has none")
+                if (revoked := _voided(event)) is not None:
+                    record(f"user.{revoked}_revoked", subject=str(request.user_id), by=request.metadata.actor.subject)
                 return Outcome(user=event.user, position=verdict.position, changed=tuple(event.changes))
             case Noted():
                 return _unchanged(loaded)
@@ -153,6 +179,27 @@ class CommandHandler:
                 return None
             case _:
                 assert_never(verdict)
+
+    def _decide(self, request: Request, loaded: Loaded | None) -> UserEvent | None:
+        state = loaded.recorded.event.user if loaded is not None else None
+        event = decide(state, request.command)
+        after = event.user if event is not None else state
+        # even when nothing would change: the answer shows the record
+        roles = {role for user in (state, after) if user is not None for role in user.roles}
+        if request.authority is not None and outranked(request.authority, roles):
+            record("access.outranked", subject=request.metadata.actor.subject, user=str(request.user_id))
+            raise Outranked
+        return event
+
+    async def _hash(self, request: Request, email: str, deadline: float) -> str | None:
+        if request.password is None:
+            return request.password_hash
+        self._passwords.check(request.password, email=email)
+        try:
+            async with asyncio.timeout(_left(deadline)):
+                return await self._passwords.hash(request.password)
+        except TimeoutError:
+            raise Overloaded("the password was not hashed in time") from None
 
     def _append(
         self, request: Request, loaded: Loaded | None, event: UserEvent | None, password_hash: str | None
@@ -178,6 +225,7 @@ class CommandHandler:
             release=isinstance(event, UserDeleted),
             password_hash=password_hash,
             forget_password=isinstance(event, UserDeleted),
+            revoke=_voided(event),
         )
 
     async def _replay(self, replayed: Replayed) -> Outcome:
@@ -221,6 +269,22 @@ class CommandHandler:
             turn.holders -= 1
             if not turn.holders:
                 del self._turns[user_id]
+
+
+def _voided(event: UserEvent | None) -> Literal["tokens", "sessions"] | None:
+    """What an event makes void of all that its user was issued before."""
+    match event:
+        case UserDeleted():
+            return "sessions"
+        case UserUpdated():
+            disabled = "status" in event.changes and event.user.status is not Status.ACTIVE
+            if disabled or "password_changed_at" in event.changes:
+                return "sessions"
+            return "tokens" if "roles" in event.changes else None
+        case UserCreated() | None:
+            return None
+        case _:
+            assert_never(event)
 
 
 def _left(deadline: float) -> float:

@@ -1,5 +1,8 @@
 """What each refusal of a command is in HTTP: the one place that knows both."""
 
+from collections.abc import Mapping
+from typing import assert_never
+
 from fastapi import FastAPI, Request, Response
 
 from command_api.decide import (
@@ -10,17 +13,33 @@ from command_api.decide import (
     UserUnknown,
     VersionMismatch,
 )
-from command_api.handler import EmailIsTaken, KeyIsBusy, KeyWasReused
-from identity.passwords import PasswordTooLong, PasswordTooShort
+from command_api.handler import EmailIsTaken, KeyIsBusy, KeyWasReused, Outranked
+from identity.hashes import UnusableHash
+from identity.password_rules import (
+    PasswordContainsEmail,
+    PasswordNotUnicode,
+    PasswordRefused,
+    PasswordTooCommon,
+    PasswordTooLong,
+    PasswordTooShort,
+)
 from runtime.problems import Fault, Problem, problem_response
 
+PASSWORD_CODES: Mapping[type[PasswordRefused], str] = {
+    PasswordContainsEmail: "password_contains_email",
+    PasswordNotUnicode: "password_not_unicode",
+    PasswordTooCommon: "password_too_common",
+    PasswordTooLong: "password_too_long",
+    PasswordTooShort: "password_too_short",
+}
 REFUSALS = (
     AttributesTooLarge,
     EmailIsTaken,
     KeyIsBusy,
     KeyWasReused,
-    PasswordTooLong,
-    PasswordTooShort,
+    Outranked,
+    PasswordRefused,
+    UnusableHash,
     UserExists,
     UserGone,
     UserUnknown,
@@ -48,17 +67,16 @@ def problem_of(error: Exception) -> Problem:
         case EmailIsTaken():
             fault = Fault(detail="Email already registered", code="email_taken", pointer="#/email")
             return Problem(409, "email_taken", "Email already registered", faults=[fault])
-        case AttributesTooLarge():
-            fault = Fault(
-                detail=f"must have at most {MAX_ATTRIBUTES} bytes as JSON",
-                code="too_large",
-                pointer="#/attributes",
+        case AttributesTooLarge() | PasswordRefused() | UnusableHash():
+            return Problem(422, "invalid", "The request does not fit: see errors.", faults=[_unfit(error)])
+        case Outranked():
+            fault = Fault(detail="give more rights than the caller has", code="outranked", pointer="#/roles")
+            return Problem(
+                403,
+                "outranked",
+                "Who has roles that may do more than you, or would get them, is for others to write.",
+                faults=[fault],
             )
-            return Problem(422, "invalid", "The request does not fit: see errors.", faults=[fault])
-        case PasswordTooShort() | PasswordTooLong():
-            code = "password_too_short" if isinstance(error, PasswordTooShort) else "password_too_long"
-            fault = Fault(detail=str(error), code=code, pointer="#/password")
-            return Problem(422, "invalid", "The request does not fit: see errors.", faults=[fault])
         case KeyWasReused():
             fault = Fault(
                 detail="was used with another request",
@@ -82,6 +100,20 @@ def problem_of(error: Exception) -> Problem:
             )
         case _:
             raise error
+
+
+def _unfit(error: AttributesTooLarge | PasswordRefused | UnusableHash) -> Fault:
+    match error:
+        case AttributesTooLarge():
+            return Fault(
+                detail=f"must have at most {MAX_ATTRIBUTES} bytes as JSON", code="too_large", pointer="#/attributes"
+            )
+        case PasswordRefused():
+            return Fault(detail=str(error), code=PASSWORD_CODES[type(error)], pointer="#/password")
+        case UnusableHash():
+            return Fault(detail=str(error), code="unusable_hash", pointer="#/password_hash")
+        case _:
+            assert_never(error)
 
 
 def answer_refusals(app: FastAPI) -> None:

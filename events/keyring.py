@@ -2,8 +2,9 @@ import base64
 import hashlib
 import hmac
 import secrets
+import string
 from collections import OrderedDict
-from pathlib import Path
+from itertools import pairwise
 from uuid import UUID
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -12,14 +13,16 @@ from cryptography.hazmat.primitives.keywrap import (
     aes_key_unwrap_with_padding,
     aes_key_wrap_with_padding,
 )
+from pydantic import SecretStr
 
 from runtime.settings import BadSettings, Settings
 
 KEY_BYTES = 32
+_TEXT = frozenset(string.printable.encode())
 
 
-class BadKeyFile(BadSettings):
-    """A key file is missing or does not hold 32 bytes in base64."""
+class BadKey(BadSettings):
+    """A key is missing or is not 32 bytes in base64, or in production not random ones."""
 
 
 class WrongKey(Exception):
@@ -43,7 +46,7 @@ class Kek:
             return aes_key_unwrap_with_padding(self._key, wrapped)
         except InvalidUnwrap:
             raise WrongKey(
-                f"a data key does not open under KEK {self.id}: set KEK_FILE to the file that this log was begun with"
+                f"a data key does not open under KEK {self.id}: set KEK or KEK_FILE to the one this log was begun with"
             ) from None
 
 
@@ -55,6 +58,10 @@ class Keyring:
         self._capacity = capacity
         # the keys, not the ciphers made of them: those are ten times the size and soon made
         self._opened: OrderedDict[UUID, bytes] = OrderedDict()
+
+    @property
+    def kek(self) -> Kek:
+        return self._kek
 
     @property
     def kek_id(self) -> str:
@@ -90,31 +97,45 @@ class Digester:
     def email_key(self, canonical_email: str) -> bytes:
         return hmac.digest(self._key, b"email\0" + canonical_email.encode(), "sha256")
 
+    def keyed(self, purpose: bytes, value: bytes) -> bytes:
+        """A digest that differs for each purpose; a purpose has no NUL in it."""
+        return hmac.digest(self._key, purpose + b"\0" + value, "sha256")
+
     def request(self, canonical_request: bytes) -> bytes:
         return hmac.digest(self._key, b"request\0" + canonical_request, "sha256")
 
 
-def read_key(path: Path | None, *, variable: str) -> bytes:
-    """Read a 256-bit key; raises BadKeyFile, which says how to mend it."""
-    remedy = "make one with: openssl rand -base64 32"
-    if path is None:
-        raise BadKeyFile(f"{variable} is not set: name a file with 32 bytes in base64 ({remedy})")
+def read_key(encoded: SecretStr | None, *, variable: str, production: bool) -> bytes:
+    """Decode a 256-bit key; raises BadKey, which says how to mend it and nothing of the key."""
+    remedy = (
+        f"set {variable} or {variable}_FILE to {KEY_BYTES} random bytes in base64 (openssl rand -base64 {KEY_BYTES})"
+    )
+    if encoded is None:
+        raise BadKey(f"{variable} is not set: {remedy}")
     try:
-        key = base64.b64decode(path.read_text().strip(), validate=True)
-    except OSError as error:
-        raise BadKeyFile(f"{variable}: cannot read {path}: {error.strerror}") from None
+        key = base64.b64decode(encoded.get_secret_value().strip(), validate=True)
     except ValueError:
-        raise BadKeyFile(f"{variable}: {path} is not base64 ({remedy})") from None
+        raise BadKey(f"{variable} is not base64: {remedy}") from None
     if len(key) != KEY_BYTES:
-        raise BadKeyFile(f"{variable}: {path} holds {len(key)} bytes, not {KEY_BYTES} ({remedy})")
+        raise BadKey(f"{variable} holds {len(key)} bytes, not {KEY_BYTES}: {remedy}")
+    if production and _is_placeholder(key):
+        raise BadKey(f"{variable} is a placeholder, which production refuses: {remedy}")
     return key
 
 
 def open_keyring(settings: Settings) -> Keyring:
-    """Raises BadKeyFile."""
-    return Keyring(Kek(read_key(settings.kek_file, variable="KEK_FILE")))
+    """Raises BadKey."""
+    return Keyring(Kek(read_key(settings.kek, variable="KEK", production=settings.muster_mode == "production")))
 
 
 def open_digester(settings: Settings) -> Digester:
-    """Raises BadKeyFile."""
-    return Digester(read_key(settings.email_index_key_file, variable="EMAIL_INDEX_KEY_FILE"))
+    """Raises BadKey."""
+    return Digester(
+        read_key(settings.email_index_key, variable="EMAIL_INDEX_KEY", production=settings.muster_mode == "production")
+    )
+
+
+def _is_placeholder(key: bytes) -> bool:
+    """Whether a key is text, counts evenly or repeats itself; for a random one each is less likely than 1 in 10^12."""
+    steps = {(after - before) % 256 for before, after in pairwise(key)}
+    return all(byte in _TEXT for byte in key) or len(steps) == 1 or len(set(key)) < KEY_BYTES // 2

@@ -276,7 +276,7 @@ def _append(batch: Any, envelope: Envelope) -> bool:  # noqa: ANN401 - as above
 
 
 async def run_relay(settings: Settings) -> None:
-    """Run a relay as a process of its own until SIGTERM or SIGINT. Raises BadKeyFile."""
+    """Run a relay as a process of its own until SIGTERM or SIGINT. Raises BadKey."""
     relay = Relay(settings, open_keyring(settings))
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 import orjson
 from prometheus_client import Counter, Gauge, Histogram
@@ -36,7 +36,8 @@ class Append:
 
     `event` None changes nothing and only keeps the idempotency key, with the answer that position `seen` stands for.
     `expected` is the version that the decision was made on (0: no such user yet). `claim` is the e-mail key to take,
-    `release` gives the held one back. `wrapped` is the user's wrapped data key, None for a new user.
+    `release` gives the held one back. `wrapped` is the user's wrapped data key, None for a new user. `revoke` makes
+    void what the user was issued before: their access tokens, or their sessions with all that belongs to these.
     """
 
     user_id: UserId
@@ -50,6 +51,7 @@ class Append:
     release: bool = False
     password_hash: str | None = None
     forget_password: bool = False
+    revoke: Literal["tokens", "sessions"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +147,8 @@ class Writer:
             command["claim"] = "\\x" + change.claim.hex()
         if change.password_hash is not None:
             command["password_hash"] = change.password_hash
+        if change.revoke is not None:
+            command["revoke"] = change.revoke
         command["release"] = change.release
         command["forget_password"] = change.forget_password
         return command

@@ -8,28 +8,38 @@ import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from muster.environment import process_environment
-from muster.failures import CannotRun
-from muster.home import Home, home_at
-from muster.running import RunningStack, running_stack
+from muster import admin, clients, keys
+from muster.environment import secret_from
+from muster.failures import CannotRun, Refused
+from muster.target import target_home, target_settings, target_stack
+from runtime.failures import OutcomeUnknown, Unavailable
 from runtime.logs import configure_logging
-from runtime.settings import BadSettings, settings_from_environment
+from runtime.settings import BadSettings
+
+STACK = "The development stack"
+DEPLOYMENT = "Any deployment"
 
 app = typer.Typer(
     help="Operate Muster. Without settings of its own a command finds the development stack in MUSTER_HOME.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for name, group in (("admin", admin.app), ("clients", clients.app), ("keys", keys.app)):
+    app.add_typer(group, name=name, rich_help_panel=DEPLOYMENT)
 
 
 def main() -> None:
     """Run one command: exits with 0 for success, 1 for a finding, 2 when it was called or set up wrongly."""
     try:
         app()
-    except (CannotRun, BadSettings) as error:
+    except Refused as error:
         print(f"muster: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except (CannotRun, BadSettings, Unavailable, OutcomeUnknown) as error:
+        print(f"muster: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except (psycopg.Error, DBAPIError) as error:
         told = error.orig if isinstance(error, DBAPIError) else error
@@ -39,7 +49,7 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def run() -> None:
     """Run the whole development stack until Ctrl-C."""
     # each command imports what it alone needs: the others start faster without it
@@ -47,15 +57,15 @@ def run() -> None:
     from muster.stack import run_stack  # noqa: PLC0415
     from muster.welcome import welcome  # noqa: PLC0415
 
-    run_stack(_home(), listening_from_environment(), say=_say, welcome=lambda stack: _say(welcome(stack)))
+    run_stack(target_home(), listening_from_environment(), say=_say, welcome=lambda stack: _say(welcome(stack)))
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def status() -> None:
     """Ask every process of the running stack whether it is ready."""
     from muster.readiness import unreadiness  # noqa: PLC0415
 
-    stack = _stack()
+    stack = target_stack()
     urls = {"command_api": stack.command_url, "query_api": stack.query_url, "projector": stack.projector_url}
     wrongs = {process: unreadiness(url) for process, url in urls.items()}
     for process, url in urls.items():
@@ -64,36 +74,34 @@ def status() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=DEPLOYMENT)
 def migrate() -> None:
     """Bring the database to the newest schema and set the roles' passwords that are given.
 
-    DATABASE_URL is the owner's; the passwords come from COMMAND_, QUERY_ and PROJECTOR_DATABASE_PASSWORD, or
-    from the files that the same names with _FILE name.
+    DATABASE_URL is the owner's; the passwords come from COMMAND_, QUERY_ and PROJECTOR_DATABASE_PASSWORD. Each may be
+    in a file that the same name with _FILE names.
     """
     from migrations.apply import migrate as apply  # noqa: PLC0415
     from muster.role_passwords import role_passwords_from  # noqa: PLC0415
 
-    database_url = os.environ.get("DATABASE_URL") or _stack().database_url
+    database_url = secret_from(os.environ, "DATABASE_URL") or target_stack().database_url
     passwords = role_passwords_from(os.environ)
     apply(database_url, role_passwords=passwords)
     kept = "; passwords set: " + ", ".join(passwords) if passwords else ""
     print(f"the database is at the newest schema{kept}")
 
 
-@app.command()
+@app.command(rich_help_panel=DEPLOYMENT)
 def relay() -> None:
     """Publish the log to Kafka until SIGTERM, in a process of its own."""
     from events.relay import run_relay  # noqa: PLC0415
 
-    if "DATABASE_URL" not in os.environ:
-        os.environ.update(_environment("command_api"))
-    settings = settings_from_environment()
+    settings = target_settings()
     configure_logging("relay", settings.log_level)
     asyncio.run(run_relay(settings))
 
 
-@app.command("consume")
+@app.command("consume", rich_help_panel=DEPLOYMENT)
 def consume_topic(
     topic: Annotated[str, typer.Argument(help="The topic.")] = "users.events.v1",
     *,
@@ -103,11 +111,11 @@ def consume_topic(
     """Print what a topic holds, a line of JSON for each record."""
     from muster.consume import consume  # noqa: PLC0415
 
-    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or _stack().kafka_bootstrap_servers
+    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or target_stack().kafka_bootstrap_servers
     asyncio.run(consume(servers, topic, key=key, follow=follow, say=_say))
 
 
-@app.command()
+@app.command(rich_help_panel=DEPLOYMENT)
 def secrets(
     folder: Annotated[Path, typer.Argument(help="Where to make them; what is there stays.")],
 ) -> None:
@@ -118,45 +126,45 @@ def secrets(
         print(f"made {file}")
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
 def demo() -> None:
     """Tell the story of one user against the running stack, step by step."""
     from muster.demo import StepFailed, tell  # noqa: PLC0415
 
     try:
-        asyncio.run(tell(_stack(), print))
+        asyncio.run(tell(target_stack(), print))
     except StepFailed as failure:
         print(f"FAILED: {failure}", file=sys.stderr)
         raise typer.Exit(1) from None
 
 
-@app.command()
+@app.command(rich_help_panel=STACK)
+def token(
+    email: Annotated[str | None, typer.Option(help="Another user's than the stack's administrator's.")] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="Where the user's password is; else it is asked for, or read from a pipe.")
+    ] = None,
+) -> None:
+    """Log in and print an access token: TOKEN=$(muster token)."""
+    from muster.entering import entered_password  # noqa: PLC0415
+    from muster.login import WrongPassword, log_in  # noqa: PLC0415
+
+    stack = target_stack()
+    if email is None and password_file is None:
+        password_file = Path(stack.admin_password_file)
+    email = email or stack.admin_email
+    try:
+        print(log_in(stack.command_url, email, entered_password(password_file, twice=False)))
+    except WrongPassword as error:
+        raise Refused(f"{email}: {error}") from None
+
+
+@app.command(rich_help_panel=STACK)
 def reset() -> None:
     """Delete the development stack's data."""
-    home = _home()
+    home = target_home()
     home.drop()
     print(f"{home.folder} is gone")
-
-
-def _home() -> Home:
-    return home_at(os.environ.get("MUSTER_HOME"))
-
-
-def _stack() -> RunningStack:
-    return running_stack(_home().run_file)
-
-
-def _environment(process: str) -> dict[str, str]:
-    stack = _stack()
-    return {
-        "MUSTER_MODE": "development",
-        **process_environment(
-            _home(),
-            process,
-            database_url=stack.database_url,
-            kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
-        ),
-    }
 
 
 def _say(words: str) -> None:

@@ -1,9 +1,10 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -11,6 +12,7 @@ from aiokafka.errors import KafkaError
 
 from events.topics import Record, poll
 from muster.running import RunningStack
+from runtime.secret_values import secret_in
 
 TOPIC = "users.events.v1"
 EVENTS_WITHIN = 15.0
@@ -37,15 +39,17 @@ class Story:
         url: str,
         *,
         status: int,
-        body: object = None,
+        body: Mapping[str, object] | None = None,
         headers: dict[str, str] | None = None,
+        unshown: Collection[str] = (),
     ) -> httpx.Response:
+        """Members of either body that are `unshown` are secrets."""
         self.steps += 1
         self.step = step
         self.say(f"\n{self.steps}. {step}")
         self.say(f"   {method} {url}" + "".join(f"  {name}: {value}" for name, value in (headers or {}).items()))
         if body is not None:
-            self.say(f"   {json.dumps(body)}")
+            self.say(f"   {_shown(body, unshown)}")
         try:
             answer = await self.client.request(method, url, json=body, headers=headers)
         except httpx.TransportError as error:
@@ -53,7 +57,7 @@ class Story:
         shown = ("ETag", "Event-Position")
         told = "".join(f"  {name}: {answer.headers[name]}" for name in shown if name in answer.headers)
         self.say(f"   -> {answer.status_code} {answer.reason_phrase}{told}")
-        self.say(f"   {answer.text}")
+        self.say(f"   {_shown(answer.json(), unshown) if unshown and answer.is_success else answer.text}")
         self.check(answer.status_code == status, f"expected {status}, got {answer.status_code}")
         return answer
 
@@ -63,16 +67,25 @@ class Story:
 
 
 async def tell(stack: RunningStack, say: Callable[[str], None]) -> None:
-    """Create, read, change, refuse, delete, and find the same on the topic; raises StepFailed."""
-    authorization = {"Authorization": f"Bearer {stack.token}"}
+    """Log in, create, read, change, refuse, delete, and find the same on the topic; raises StepFailed."""
     async with (
-        httpx.AsyncClient(headers=authorization, timeout=30, trust_env=False) as client,
+        httpx.AsyncClient(timeout=30, trust_env=False) as client,
         _topic_from_now(stack.kafka_bootstrap_servers) as consumer,
     ):
         story = Story(stack=stack, say=say, client=client)
+        await _log_in(story)
         user_id = await _over_http(story)
         await _on_the_topic(story, consumer, user_id)
     say(f"\nAll {story.steps} steps went as they should.")
+
+
+async def _log_in(story: Story) -> None:
+    password = secret_in(Path(story.stack.admin_password_file))
+    form = {"username": story.stack.admin_email, "password": password}
+    secret = ("password", "access_token", "refresh_token")
+    url = f"{story.stack.command_url}/login"
+    tokens = await story.ask("Log in as the administrator", "POST", url, status=200, body=form, unshown=secret)
+    story.client.headers["Authorization"] = f"Bearer {tokens.json()['access_token']}"
 
 
 async def _over_http(story: Story) -> str:
@@ -158,3 +171,7 @@ async def _topic_from_now(bootstrap_servers: str) -> AsyncGenerator[AIOKafkaCons
         raise StepFailed(f"no Kafka at {bootstrap_servers}: {error}") from None
     finally:
         await consumer.stop()
+
+
+def _shown(body: Mapping[str, object], unshown: Collection[str]) -> str:
+    return json.dumps({name: "..." if name in unshown else value for name, value in body.items()})

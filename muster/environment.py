@@ -1,7 +1,13 @@
 from collections.abc import Mapping
+from pathlib import Path
 
 from muster.database import ROLES, as_role
+from muster.failures import CannotRun
 from muster.home import Home
+from runtime.secret_values import SECRETS, secret_in
+
+# of the development stack
+ADMIN_EMAIL = "admin@example.com"
 
 
 def process_environment(
@@ -12,10 +18,40 @@ def process_environment(
     `database_url` is anyone's; only its server and database are used.
     """
     role = ROLES[process]
-    return {
+    settings = {
         "DATABASE_URL": as_role(database_url, role, home.secret(role)),
         "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers,
         "KEK_FILE": str(home.key_file("kek")),
         "EMAIL_INDEX_KEY_FILE": str(home.key_file("email-index-key")),
-        "DEVELOPMENT_TOKEN": home.secret("development-token"),
     }
+    if process == "command_api":
+        settings |= {
+            "FIRST_ADMIN_EMAIL": ADMIN_EMAIL,
+            "FIRST_ADMIN_PASSWORD_FILE": str(home.secret_file("admin-password")),
+        }
+    return settings
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out the secrets, in either form, of whatever deployment an environment describes."""
+    secrets = {name.upper() for name in SECRETS} | {"FIRST_ADMIN_EMAIL"}
+    return {name: value for name, value in environment.items() if name.upper().removesuffix("_FILE") not in secrets}
+
+
+def secret_from(environment: Mapping[str, str], variable: str) -> str | None:
+    """Give a secret from its variable, or from the file that the variable with _FILE names; None without either.
+
+    Raises CannotRun for both at once, for an empty one and for a file that cannot be read.
+    """
+    file = environment.get(f"{variable}_FILE")
+    secret = environment.get(variable)
+    if file is not None and secret is not None:
+        raise CannotRun(f"{variable} and {variable}_FILE are both set: unset one")
+    if file is not None:
+        try:
+            return secret_in(Path(file))
+        except ValueError as error:
+            raise CannotRun(f"{variable}_FILE: {error}") from None
+    if secret == "":
+        raise CannotRun(f"{variable} is empty")
+    return secret

@@ -43,9 +43,13 @@ class Home:
         """Give the file of a key: 32 random bytes in base64, made upon first use."""
         return self._secret_file(name, lambda: base64.b64encode(secrets.token_bytes(32)).decode())
 
+    def secret_file(self, name: str) -> Path:
+        """Give the file of a password, made upon first use; it is as long as PASSWORD_MIN_LENGTH may ask for."""
+        return self._secret_file(name, lambda: secrets.token_urlsafe(48))
+
     def secret(self, name: str) -> str:
-        """Give a password or token, made upon first use."""
-        return self._secret_file(name, lambda: secrets.token_urlsafe(32)).read_text().strip()
+        """Give a password, made upon first use."""
+        return self.secret_file(name).read_text().strip()
 
     def log_file(self, name: str) -> Path:
         """Give a process's new log; what it wrote in the stack's last run is kept beside it as NAME.log.1."""

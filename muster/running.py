@@ -9,12 +9,17 @@ from muster.failures import CannotRun
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningStack:
-    """What run.json tells scripts about a stack that is up; database_url is the owner's."""
+    """What run.json tells scripts about a stack that is up; database_url is the owner's.
+
+    `token` is its administrator's, None when nobody could be logged in.
+    """
 
     command_url: str
     query_url: str
     projector_url: str
-    token: str
+    token: str | None
+    admin_email: str
+    admin_password_file: str
     database_url: str
     kafka_bootstrap_servers: str
     pids: Mapping[str, int]

@@ -2,6 +2,7 @@
 
 FOLDER/keys/kek and FOLDER/keys/email-index-key hold 32 random bytes in base64. FOLDER/LOGIN holds each database
 login's `password`, and the same as `pgpass`, which PostgreSQL's own clients read when a URL ends in ?passfile=...
+FOLDER/muster_admin/password is the first administrator's, who logs in to Muster and not to the database.
 """
 
 import base64
@@ -15,6 +16,7 @@ from migrations.apply import ROLES
 
 LOGINS = ("muster_owner", *ROLES)
 KEYS = ("kek", "email-index-key")
+FIRST_ADMIN = "muster_admin"
 
 
 def make_secret_files(folder: Path) -> list[Path]:
@@ -22,13 +24,18 @@ def make_secret_files(folder: Path) -> list[Path]:
     made: list[Path] = []
     for key in KEYS:
         made += _make(folder / "keys" / key, lambda: base64.b64encode(secrets.token_bytes(32)).decode())
+    made += _make(folder / FIRST_ADMIN / "password", _password)
     for login in LOGINS:
         password = folder / login / "password"
-        made += _make(password, lambda: secrets.token_urlsafe(32))
+        made += _make(password, _password)
         # neither part can hold the colon or backslash that a pgpass line would have to escape
         line = f"*:*:*:{login}:{password.read_text().strip()}"
         made += _make(folder / login / "pgpass", lambda line=line: line)
     return made
+
+
+def _password() -> str:
+    return secrets.token_urlsafe(32)
 
 
 def _make(file: Path, content: Callable[[], str]) -> list[Path]:

@@ -1,15 +1,16 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from migrations.apply import migrate
 from muster.database import ROLES, prepare_database, role_passwords
+from muster.developer import developers_token
 from muster.embedded.broker import EmbeddedBroker
 from muster.embedded.postgres import EmbeddedPostgres
 from muster.embedded.program import Program
-from muster.environment import process_environment
+from muster.environment import process_environment, without_secrets
 from muster.failures import CannotRun
 from muster.home import Home
 from muster.listening import Listening, choose_ports
@@ -75,28 +76,38 @@ class _Starting:
         migrate(database_url, role_passwords=role_passwords(self.home))
 
         self.say(f"starting {', '.join(ROLES)}")
-        # ended in the opposite order: the side that takes requests first
-        for process in reversed(ROLES):
-            settings = process_environment(
-                self.home,
-                process,
-                database_url=database_url,
-                kafka_bootstrap_servers=broker.bootstrap_servers,
-            )
-            self.supervisor.start(self._program(process, settings, ports))
         host = self.listening.reached_at
         urls = {process: f"http://{host}:{port}" for process, port in zip(ROLES, ports.values(), strict=True)}
+        environments = {
+            process: self._environment(
+                process_environment(
+                    self.home,
+                    process,
+                    database_url=database_url,
+                    kafka_bootstrap_servers=broker.bootstrap_servers,
+                ),
+                ports,
+                login_url=f"{urls['command_api']}/login",
+            )
+            for process in ROLES
+        }
+        # ended in the opposite order: the side that takes requests first
+        for process in reversed(ROLES):
+            self.supervisor.start(self._program(process, environments[process]))
         self._wait_until_ready(urls)
         broker.wait_until_saved(
             os.environ.get(name.upper()) or str(Settings.model_fields[name].default)
             for name in ("events_topic", "snapshot_topic")
         )
+        token = developers_token(urls["command_api"], environments["command_api"], say=self.say)
         self.say(f"ready in {time.monotonic() - began:.1f} s")
         return RunningStack(
             command_url=urls["command_api"],
             query_url=urls["query_api"],
             projector_url=urls["projector"],
-            token=self.home.secret("development-token"),
+            token=token,
+            admin_email=environments["command_api"]["FIRST_ADMIN_EMAIL"],
+            admin_password_file=environments["command_api"]["FIRST_ADMIN_PASSWORD_FILE"],
             database_url=database_url,
             kafka_bootstrap_servers=broker.bootstrap_servers,
             pids=all_pids(self.supervisor),
@@ -114,22 +125,37 @@ class _Starting:
         self.supervisor.adopt(broker.program(), broker.start())
         return broker
 
-    def _program(self, process: str, settings: Mapping[str, str], ports: Mapping[str, int]) -> Program:
+    def _environment(
+        self, settings: Mapping[str, str], ports: Mapping[str, int], *, login_url: str
+    ) -> Mapping[str, str]:
+        return {
+            "MUSTER_MODE": "development",
+            # the embedded broker waits for ever for a member that was killed, unless it comes back by its name
+            "PROJECTOR_INSTANCE": "muster-run",
+            # this broker answers empty fetches at once: without a rest the projector would keep a core busy
+            "FETCH_PAUSE": "0.01",
+            # a token that was copied in the morning is still good after lunch
+            "ACCESS_TOKEN_TTL": "43200",
+            **without_secrets(os.environ),
+            **settings,
+            "HOST": self.listening.host,
+            **{name.upper(): str(port) for name, port in ports.items()},
+            # the query API's /docs log in at the command API
+            "LOGIN_URL": login_url,
+            "ALLOWED_ORIGINS": ",".join([os.environ.get("ALLOWED_ORIGINS", ""), *self._origins(ports)]),
+        }
+
+    def _origins(self, ports: Mapping[str, int]) -> Sequence[str]:
+        """Those of both APIs' pages, as browsers write them."""
+        hosts = dict.fromkeys((self.listening.reached_at, "127.0.0.1", "localhost"))
+        return [f"http://{host}:{ports[name]}" for host in hosts for name in ("command_port", "query_port")]
+
+    def _program(self, process: str, environment: Mapping[str, str]) -> Program:
         return Program(
             name=process,
             # -P: nothing that lies in the working folder can stand in for a module
             command=[sys.executable, "-P", "-m", process],
-            environment={
-                "MUSTER_MODE": "development",
-                # the embedded broker waits for ever for a member that was killed, unless it comes back by its name
-                "PROJECTOR_INSTANCE": "muster-run",
-                # this broker answers empty fetches at once: without a rest the projector would keep a core busy
-                "FETCH_PAUSE": "0.01",
-                **os.environ,
-                **settings,
-                "HOST": self.listening.host,
-                **{name.upper(): str(port) for name, port in ports.items()},
-            },
+            environment=environment,
             directory=self.home.folder,
             log=self.home.log_file(process),
             pass_fds=(self.lock,),

@@ -19,7 +19,7 @@ STOP_WITHIN = 10.0
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """One projector, with health and metrics over HTTP beside it. Raises BadKeyFile."""
+    """One projector, with health and metrics over HTTP beside it. Raises BadKey."""
     session = Session(
         settings.database_url.get_secret_value(), application="muster projector", timeout=STATEMENT_TIMEOUT
     )

@@ -6,7 +6,10 @@ from fastapi import FastAPI
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from identity.caller import Gatekeeper
+from identity import key_routes
+from identity.door import Door
+from identity.guard import check_routes
+from identity.openapi import name_login
 from query_api.freshness import Freshness
 from query_api.model import Model
 from query_api.routes import router
@@ -22,9 +25,11 @@ def create_app(settings: Settings) -> FastAPI:
     timeout = settings.read_timeout
     users = Session(url, application="muster query users", timeout=timeout, reads=True)
     looks = Session(url, application="muster query freshness", timeout=timeout, reads=True)
+    door = Door(settings)
     readiness = Readiness()
 
     readiness.add("database", database_check(looks, "SELECT 1 FROM read_model.progress LIMIT 1"))
+    readiness.add("identity", door.trust.wrong)
 
     @asynccontextmanager
     async def resources() -> AsyncGenerator[None]:
@@ -61,7 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
         )
         app.state.engine, app.state.model, app.state.freshness = engine, model, freshness
         try:
-            yield
+            async with door.open():
+                yield
         finally:
             await model.close()
             await freshness.close()
@@ -74,8 +80,15 @@ def create_app(settings: Settings) -> FastAPI:
         description="Reads users from the read model. Send Min-Position to read your own writes through any replica.",
         readiness=readiness,
         resources=resources,
-        tags=[{"name": "users", "description": "Read and list users"}],
+        tags=[
+            {"name": "users", "description": "Read and list users"},
+            {"name": "identity", "description": "The keys that verify access tokens"},
+        ],
+        origins=settings.origins,
     )
-    app.state.gatekeeper = Gatekeeper(settings)
+    app.state.door = door
     app.include_router(router)
+    app.include_router(key_routes.router)
+    check_routes(app)
+    name_login(app, settings.login_url)
     return app

@@ -1,4 +1,4 @@
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -10,7 +10,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from events.record import UserRecord
-from identity.caller import Caller
+from identity.access_tokens import Caller
+from identity.caller import GATE, needs
+from identity.roles import Scope
 from query_api.freshness import Freshness, Wanted, wanted
 from query_api.listing import Listing, Page, cursor_after, query_of
 from query_api.model import Model, record_of
@@ -21,48 +23,37 @@ from runtime.problems import Problem, described
 router = APIRouter(tags=["users"])
 
 Fresh = Annotated[Wanted | None, Depends(wanted)]
+IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description='an ETag that you hold: "3"')]
 
-
-@router.get(
-    "/users/{id}",
-    summary="Read a user",
-    response_model=UserRecord,
-    responses={
-        200: {
-            "headers": {
-                "ETag": {"description": "the user's version", "schema": {"type": "string", "examples": ['"3"']}},
-                "Event-Position": {"description": "of the user's newest event", "schema": {"type": "integer"}},
-            }
-        },
-        304: {"description": "Not modified: the version in If-None-Match is the newest"},
-        **described(401, 404, 410, 422, 503),
+READ: dict[int | str, dict[str, Any]] = {
+    200: {
+        "headers": {
+            "ETag": {"description": "the user's version", "schema": {"type": "string", "examples": ['"3"']}},
+            "Event-Position": {"description": "of the user's newest event", "schema": {"type": "integer"}},
+        }
     },
-)
+    304: {"description": "Not modified: the version in If-None-Match is the newest"},
+    **described(401, 403, 404, 410, 422, 503),
+}
+
+
+@router.get("/users/me", summary="Read yourself", response_model=UserRecord, responses=READ)
+async def read_me(
+    http: HttpRequest, caller: Annotated[Caller, needs(Scope.SELF)], fresh: Fresh, if_none_match: IfNoneMatch = None
+) -> Response:
+    return await _read(http, caller, UUID(caller.subject), fresh, if_none_match)
+
+
+@router.get("/users/{id}", summary="Read a user", response_model=UserRecord, responses=READ)
 async def read_user(
     http: HttpRequest,
-    _: Caller,
+    caller: Annotated[Caller, needs(Scope.USERS_READ)],
     user_id: Annotated[UUID, Path(alias="id")],
     fresh: Fresh,
-    if_none_match: Annotated[
-        str | None, Header(alias="If-None-Match", description='an ETag that you hold: "3"')
-    ] = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """404: there never was such a user. 410: the user was deleted."""
-    headers = dict(await _freshness(http).wait(fresh, user_id))
-    model: Model = http.app.state.model
-    row = await model.user(user_id)
-    if row is None:
-        raise Problem(404, "user_not_found", "User not found")
-    if row["deleted_at"] is not None:
-        raise Problem(410, "user_deleted", "User was deleted")
-    headers |= {
-        "ETag": f'"{row["version"]}"',
-        "Event-Position": str(row["position"]),
-        "Cache-Control": "no-cache",
-    }
-    if if_none_match is not None and _holds(http.headers.getlist("if-none-match"), row["version"]):
-        return Response(status_code=304, headers=headers)
-    return Response(orjson.dumps(record_of(row)), 200, headers, "application/json")
+    return await _read(http, caller, user_id, fresh, if_none_match)
 
 
 @router.get(
@@ -71,12 +62,17 @@ async def read_user(
     response_model=Page,
     responses={
         200: {"headers": {"Link": {"description": 'the next page: <...>; rel="next"', "schema": {"type": "string"}}}},
-        **described(401, 422, 503),
+        **described(401, 403, 422, 503),
     },
 )
-async def list_users(http: HttpRequest, _: Caller, listing: Annotated[Listing, Query()], fresh: Fresh) -> Response:
+async def list_users(
+    http: HttpRequest,
+    caller: Annotated[Caller, needs(Scope.USERS_READ)],
+    listing: Annotated[Listing, Query()],
+    fresh: Fresh,
+) -> Response:
     """Living users, page by page: a page costs the same wherever it is, and none is shown twice or left out."""
-    headers = dict(await _freshness(http).wait(fresh))
+    headers = await _waited(http, caller, fresh)
     engine: AsyncEngine = http.app.state.engine
     try:
         async with engine.connect() as connection:
@@ -93,8 +89,37 @@ async def list_users(http: HttpRequest, _: Caller, listing: Annotated[Listing, Q
     return Response(orjson.dumps(body), 200, headers, "application/json")
 
 
-def _freshness(http: HttpRequest) -> Freshness:
-    return http.app.state.freshness
+async def _read(
+    http: HttpRequest, caller: Caller, user_id: UUID, fresh: Wanted | None, if_none_match: str | None
+) -> Response:
+    headers = await _waited(http, caller, fresh, user_id)
+    model: Model = http.app.state.model
+    row = await model.user(user_id)
+    if row is None:
+        raise Problem(404, "user_not_found", "User not found")
+    if row["deleted_at"] is not None:
+        raise Problem(410, "user_deleted", "User was deleted")
+    headers |= {
+        "ETag": f'"{row["version"]}"',
+        "Event-Position": str(row["position"]),
+        "Cache-Control": "no-cache",
+    }
+    if if_none_match is not None and _holds(http.headers.getlist("if-none-match"), row["version"]):
+        return Response(status_code=304, headers=headers)
+    return Response(orjson.dumps(record_of(row)), 200, headers, "application/json")
+
+
+async def _waited(
+    http: HttpRequest, caller: Caller, fresh: Wanted | None, user_id: UUID | None = None
+) -> dict[str, str]:
+    if fresh is None:
+        return {}
+    freshness: Freshness = http.app.state.freshness
+    headers = dict(await freshness.wait(fresh, user_id))
+    if fresh.wait:
+        # whoever was logged out while waiting is told nothing any more
+        await GATE.still(http, caller)
+    return headers
 
 
 def _holds(if_none_match: list[str], version: int) -> bool:

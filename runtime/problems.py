@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPMethod, HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, assert_never
 from urllib.parse import quote
 
 import orjson
@@ -122,53 +122,55 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def problem_of(error: HTTPException | RequestValidationError | Unavailable | OutcomeUnknown) -> Problem:
+    """What a refusal, or a failure of a part that this process needs, is on the wire."""
+    match error:
+        case Problem():
+            return error
+        case RequestValidationError():
+            return _invalid(error)
+        case Unavailable():
+            log.warning("unavailable", reason=str(error))
+            code = "overloaded" if isinstance(error, Overloaded) else "unavailable"
+            return Problem(
+                503,
+                code,
+                "Too much is waiting already; nothing was done. Try again shortly."
+                if code == "overloaded"
+                else "A part this needs is not answering; nothing was done. Try again shortly.",
+                headers={"Retry-After": str(error.retry_after)},
+            )
+        case OutcomeUnknown():
+            log.warning("outcome unknown", reason=str(error))
+            return Problem(
+                503,
+                "outcome_unknown",
+                "The change may or may not have been written. Repeat the request with the same "
+                "Idempotency-Key: it will take effect once.",
+                headers={"Retry-After": str(error.retry_after)},
+            )
+        case HTTPException():
+            phrase = title_of(error.status_code)
+            return Problem(
+                error.status_code,
+                phrase.lower().replace(" ", "_"),
+                phrase if error.detail == phrase else str(error.detail),
+                headers=error.headers,
+            )
+        case _:
+            assert_never(error)
+
+
 def answer_with_problems(app: FastAPI) -> None:
     """Turn every refusal of the app and of the router into problem+json."""
 
     async def refused(request: Request, error: Exception) -> Response:
         match error:
-            case Problem():
-                return problem_response(error)
-            case RequestValidationError():
-                return problem_response(_invalid(error))
-            case Overloaded() | Unavailable():
-                log.warning("unavailable", reason=str(error))
-                code = "overloaded" if isinstance(error, Overloaded) else "unavailable"
-                return problem_response(
-                    Problem(
-                        503,
-                        code,
-                        "Too much is waiting already; nothing was done. Try again shortly."
-                        if code == "overloaded"
-                        else "A part this needs is not answering; nothing was done. Try again shortly.",
-                        headers={"Retry-After": str(error.retry_after)},
-                    )
-                )
-            case OutcomeUnknown():
-                log.warning("outcome unknown", reason=str(error))
-                return problem_response(
-                    Problem(
-                        503,
-                        "outcome_unknown",
-                        "The change may or may not have been written. Repeat the request with the same "
-                        "Idempotency-Key: it will take effect once.",
-                        headers={"Retry-After": str(error.retry_after)},
-                    )
-                )
-            case HTTPException():
-                phrase = title_of(error.status_code)
-                if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-                    return problem_response(
-                        Problem(405, "method_not_allowed", phrase, headers={"Allow": ", ".join(_allowed(app, request))})
-                    )
-                return problem_response(
-                    Problem(
-                        error.status_code,
-                        phrase.lower().replace(" ", "_"),
-                        phrase if error.detail == phrase else str(error.detail),
-                        headers=error.headers,
-                    )
-                )
+            case HTTPException(status_code=HTTPStatus.METHOD_NOT_ALLOWED):
+                allowed = {"Allow": ", ".join(_allowed(app, request))}
+                return problem_response(Problem(405, "method_not_allowed", title_of(405), headers=allowed))
+            case HTTPException() | RequestValidationError() | Unavailable() | OutcomeUnknown():
+                return problem_response(problem_of(error))
             case _:
                 raise error
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.correlation import Correlation, current, read_correlation
 from runtime.logs import logger
-from runtime.problems import INTERNAL, Problem, problem_response
+from runtime.problems import INTERNAL, Fault, Problem, problem_response
 
 MAX_BODY = 64 * 1024
 
@@ -95,9 +95,24 @@ class StrictJsonRoute(APIRoute):
         return handle_strictly
 
 
+async def refuse_malformed(request: Request) -> None:
+    """Refuse a body that StrictJsonRoute could not read; raises a 400 problem.
+
+    FastAPI reads the body before it asks any dependency: this is for one that comes after who is calling is known.
+    """
+    if (error := getattr(request.state, "malformed", None)) is not None:
+        detail = f"not valid JSON: {error.msg}"
+        fault = Fault(detail=detail, code="malformed_json", pointer="#")
+        raise Problem(400, "malformed_json", f"The body is {detail}", faults=[fault])
+
+
 class _StrictRequest(Request):
     async def json(self) -> Any:  # noqa: ANN401 - a JSON document is of any type
-        return orjson.loads(await self.body())
+        try:
+            return orjson.loads(await self.body())
+        except orjson.JSONDecodeError as error:
+            self.state.malformed = error
+            return None
 
 
 def _frame_headers(correlation: Correlation) -> list[tuple[bytes, bytes]]:

@@ -38,6 +38,9 @@ def run_process(name: str, create_app: Callable[[Settings], FastAPI], port: Call
             log_config=None,
             access_log=False,
             server_header=False,
+            # who may say on whose behalf a request comes is told, never assumed: uvicorn would trust this machine
+            proxy_headers=bool(settings.proxies),
+            forwarded_allow_ips=[str(network) for network in settings.proxies],
             timeout_graceful_shutdown=settings.shutdown_timeout,
         )
     )

@@ -1,8 +1,15 @@
-from pathlib import Path
+import os
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from runtime.places import listed, network_of, origin_of
+from runtime.secret_values import SECRETS, SecretFile, database_password, is_placeholder, secret_in, with_files
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class BadSettings(Exception):
@@ -12,18 +19,21 @@ class BadSettings(Exception):
 class Settings(BaseSettings):
     """What a process is told from outside, read once in its `__main__` and passed in.
 
-    Each field is the environment variable of the same name in capitals. Times are in seconds.
+    Each field is the environment variable of the same name in capitals; a secret may be in a file instead, which
+    the variable with _FILE names. Times are in seconds.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     muster_mode: Literal["production", "development", "test"] = "production"
     database_url: SecretStr = Field(description="postgresql://user:password@host:port/database")
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
 
-    kek_file: Path | None = Field(None, description="the key-encryption key: 32 bytes in base64")
-    email_index_key_file: Path | None = Field(None, description="the e-mail index key: 32 bytes in base64")
-    development_token: SecretStr | None = None
+    kek: SecretStr | None = Field(None, description="the key-encryption key: 32 bytes in base64")
+    email_index_key: SecretStr | None = Field(None, description="the e-mail index key: 32 bytes in base64")
+
+    first_admin_email: str | None = Field(None, description="an administrator to make when there is no user yet")
+    first_admin_password: SecretStr | None = None
 
     host: str = "127.0.0.1"
     command_port: int = Field(8001, ge=0, le=65535)
@@ -61,33 +71,146 @@ class Settings(BaseSettings):
     idempotency_ttl: int = Field(86400, ge=60)
 
     password_min_length: int = Field(8, ge=8, le=64)
-    argon2_memory_kib: int = Field(19456, ge=8)
-    argon2_time_cost: int = Field(2, ge=1)
-    argon2_parallelism: int = Field(1, ge=1)
+    argon2_memory_kib: int = Field(19456, ge=8, le=262_144)
+    argon2_time_cost: int = Field(2, ge=1, le=16)
+    argon2_parallelism: int = Field(1, ge=1, le=16)
     hashing_threads: int = Field(2, ge=1)
     hashing_queue_limit: int = Field(64, ge=1, description="passwords that may wait to be hashed")
 
+    # ASCII: what is escaped would make tokens longer than any is taken with
+    token_issuer: str = Field("urn:muster", pattern=r"^[!-~]{1,200}$", description="`iss` of access tokens")
+    token_audience: str = Field("urn:muster:users", pattern=r"^[!-~]{1,200}$", description="`aud` of access tokens")
+    access_token_ttl: int = Field(
+        600,
+        ge=30,
+        le=86400,
+        description="every instance keeps revocations in memory this long: all must have the same",
+    )
+    session_ttl: int = Field(30 * 86400, ge=3600, le=90 * 86400, description="a session ends then, however often used")
+    refresh_grace: float = Field(
+        10.0, ge=0, le=60, description="how long a refresh token that was used is answered alike"
+    )
+    guesses_per_account: int = Field(
+        5,
+        ge=1,
+        le=100,
+        description="wrong passwords for one account from one address before each costs a growing delay",
+    )
+    guesses_per_address: int = Field(20, ge=1, le=1_000_000, description="likewise, for whatever accounts")
+    trusted_proxies: str = Field(
+        "", description="addresses or networks, with commas, whose X-Forwarded-For tells where a request comes from"
+    )
+    allowed_origins: str = Field(
+        "", description="other origins whose pages may log in, with commas: https://app.example.com"
+    )
+    login_url: str = Field("/login", description="where the Authorize button of /docs logs in")
+
     failpoints: str = Field("", description="point=kill|pause,...; tests only (runtime.failpoints)")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings names its arguments
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what the caller says, then the environment: NAME_FILE from the one overrides NAME from the other."""
+        variables = {name.lower(): value for name, value in os.environ.items()}
+        files = {name: variables[name] for secret in SECRETS if (name := f"{secret}_file") in variables}
+        return (
+            InitSettingsSource(settings_cls, with_files(init_settings())),
+            InitSettingsSource(settings_cls, with_files(env_settings() | files)),
+        )
+
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks of `trusted_proxies`; an address is a network of one."""
+        return tuple(network_of(proxy) for proxy in listed(self.trusted_proxies))
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The `allowed_origins`, each as a browser writes it in an Origin header."""
+        return frozenset(origin_of(origin) for origin in listed(self.allowed_origins))
+
+    @field_validator(*SECRETS, mode="before")
+    @classmethod
+    def _read_secret(cls, value: object, info: ValidationInfo) -> object:
+        variable = str(info.field_name).upper()
+        if isinstance(value, SecretFile):
+            if value.beside_value:
+                raise ValueError(f"{variable} and {variable}_FILE are both set: unset one")
+            try:
+                return secret_in(value.path)
+            except ValueError as error:
+                raise ValueError(f"{variable}_FILE: {error}") from None
+        if value == "":
+            raise ValueError(f"{variable} is empty: set it or {variable}_FILE, or unset it")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: SecretStr) -> SecretStr:
+        database_password(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_trusted_proxies(cls, value: str) -> str:
+        for proxy in listed(value):
+            network_of(proxy)
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _check_allowed_origins(cls, value: str) -> str:
+        for origin in listed(value):
+            origin_of(origin)
+        return value
+
     @model_validator(mode="after")
-    def _guard_production(self) -> Self:
+    def _check_together(self) -> Self:
+        wrong: list[str] = []
         if self.failpoints and self.muster_mode != "test":
-            raise ValueError("FAILPOINTS is for MUSTER_MODE=test only: unset it")
-        if self.development_token is not None and self.muster_mode == "production":
-            raise ValueError("DEVELOPMENT_TOKEN is refused in production: unset it, or set MUSTER_MODE=development")
+            wrong.append("FAILPOINTS is for MUSTER_MODE=test only: unset it")
+        if (self.first_admin_email is None) != (self.first_admin_password is None):
+            wrong.append("FIRST_ADMIN_EMAIL and FIRST_ADMIN_PASSWORD (or its _FILE) go together: set both or none")
+        if self.muster_mode == "production":
+            wrong += self._unfit_for_production()
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
+
+    def _unfit_for_production(self) -> Iterator[str]:
+        """Say what to mend. The keys are looked at by who decodes them: events.keyring."""
+        password = database_password(self.database_url)
+        if password is not None and is_placeholder(password):
+            yield (
+                "DATABASE_URL holds a placeholder, which production refuses: give its login a random password"
+                " (openssl rand -hex 32)"
+            )
+        if self.first_admin_password is not None and is_placeholder(self.first_admin_password.get_secret_value()):
+            yield "FIRST_ADMIN_PASSWORD is a placeholder, which production refuses: choose one of your own"
+        for origin in sorted(self.origins):
+            url = HttpUrl(origin)
+            if url.scheme == "http" and url.host not in LOOPBACK:
+                yield f"ALLOWED_ORIGINS: {origin} is not safe in production: serve it over https"
 
 
 def settings_from_environment(**overrides: object) -> Settings:
     """Read the settings of this process; `overrides` win over the environment.
 
-    Raises BadSettings with one line for each thing to mend.
+    Raises BadSettings with one line that names each thing to mend, and no secret.
     """
     try:
         return Settings(**overrides)  # pyright: ignore[reportArgumentType]
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in found['loc']).upper() or 'settings'}: {found['msg']}"
-            for found in error.errors(include_url=False, include_input=False)
-        ]
-        raise BadSettings("; ".join(lines)) from None
+        found = error.errors(include_url=False, include_input=False)
+        raise BadSettings("; ".join(_sentence(one["loc"], one["msg"]) for one in found)) from None
+
+
+def _sentence(location: tuple[int | str, ...], message: str) -> str:
+    variable = ".".join(str(part) for part in location).upper()
+    message = message.removeprefix("Value error, ")
+    return message if message.startswith(variable) else f"{variable}: {message}"

@@ -5,11 +5,25 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
 from runtime.health import Readiness, health_routes
 from runtime.problems import ProblemBody, answer_with_problems, described
 from runtime.requests import RequestFrame
 
+EXPOSED = (
+    "ETag",
+    "Event-Position",
+    "Idempotency-Replayed",
+    "Link",
+    "Location",
+    "Preference-Applied",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Request-Id",
+)
 QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 
 
@@ -20,10 +34,12 @@ def web_app(
     readiness: Readiness,
     resources: Callable[[], AbstractAsyncContextManager[None]],
     tags: list[dict[str, Any]],
+    origins: frozenset[str] = frozenset(),
 ) -> FastAPI:
     """An app with what every process wears: problems, ids, limits, health, metrics and offline /docs.
 
-    `resources` is entered before the first request and left after the last one is answered.
+    `resources` is entered before the first request and left after the last one is answered. Pages of `origins` may
+    call it from a browser, with tokens and never with cookies.
     """
 
     @asynccontextmanager
@@ -42,6 +58,15 @@ def web_app(
         swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
     )
     answer_with_problems(app)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+            max_age=600,
+        )
     app.add_middleware(RequestFrame, quiet=QUIET)
     app.include_router(health_routes(readiness))
 

@@ -9,9 +9,8 @@ from fastapi import FastAPI
 
 from command_api.app import create_app as create_command_app
 from query_api.app import create_app as create_query_app
-from tests.databases import TOKEN, MakeSettings
-
-AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+from tests.databases import MakeSettings
+from tests.tokens import authorized
 
 
 @asynccontextmanager
@@ -19,7 +18,7 @@ async def client_of(app: FastAPI) -> AsyncGenerator[httpx.AsyncClient]:
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(
-            transport=transport, base_url="http://muster", headers=AUTHORIZED, timeout=30
+            transport=transport, base_url="http://muster", headers=authorized(), timeout=30
         ) as client:
             yield client
 

@@ -14,8 +14,8 @@ from psycopg.rows import dict_row
 
 from migrations.apply import migrate
 from runtime.settings import Settings
+from tests.tokens import EMAIL_INDEX_KEY, KEK, trust_the_tests
 
-TOKEN = "token-of-the-tests"
 PARTITIONS = 3
 # cheap enough for thousands of users; what a deployment takes is tested in tests/unit
 CHEAP_ARGON2 = {"argon2_memory_kib": 8, "argon2_time_cost": 1}
@@ -42,6 +42,7 @@ def template(postgres_url: str) -> Iterator[str]:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         migrate(database_named(postgres_url, name), role_passwords={})
+        trust_the_tests(database_named(postgres_url, name))
         yield name
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
@@ -69,8 +70,8 @@ def owner(database_url: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
 def key_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("keys")
     files = {"kek_file": folder / "kek", "email_index_key_file": folder / "email-index-key"}
-    for file in files.values():
-        file.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
+    for file, key in zip(files.values(), (KEK, EMAIL_INDEX_KEY), strict=True):
+        file.write_text(base64.b64encode(key).decode())
     return files
 
 
@@ -85,7 +86,6 @@ def make_settings(database_url: str, key_files: dict[str, Path], request: pytest
             "muster_mode": "test",
             "database_url": as_role(database_url, role),
             "kafka_bootstrap_servers": servers,
-            "development_token": TOKEN,
             "events_topic": f"users.events.{suffix}",
             "snapshot_topic": f"users.snapshot.{suffix}",
             "projector_group": f"projector-{suffix}",

@@ -11,11 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from muster.embedded.ports import free_port
 from runtime.settings import Settings
-from tests.apps import AUTHORIZED
 from tests.databases import MakeSettings
+from tests.tokens import authorized
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +32,7 @@ class Process:
     log: Path
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers=AUTHORIZED, timeout=30)
+        return httpx.Client(base_url=self.url, headers=authorized(), timeout=30)
 
     def ready(self) -> bool:
         if self.popen.poll() is not None:
@@ -63,10 +64,10 @@ StartProcess = Callable[..., Process]
 def environment_of(settings: Settings) -> dict[str, str]:
     """The settings as environment variables, secrets in the clear."""
     values: dict[str, Any] = settings.model_dump(exclude_none=True)
-    values["database_url"] = settings.database_url.get_secret_value()
-    if settings.development_token is not None:
-        values["development_token"] = settings.development_token.get_secret_value()
-    return {name.upper(): str(value) for name, value in values.items()}
+    return {
+        name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in values.items()
+    }
 
 
 @dataclass(slots=True)

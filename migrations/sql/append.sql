@@ -4,7 +4,7 @@
 --   user_id, expected (the user's version before), caller, key, digest, ttl (idempotency; may be absent),
 --   and, when it changes something: type, schema, event_id, data, sealed, metadata, at, and as needed
 --   claim (e-mail key to take), release (give the claim back), wrapped + kek_id (a new user's key),
---   password_hash, forget_password.
+--   password_hash, forget_password, revoke (tokens: what the user was issued is void; sessions: those are ended too).
 -- A command without a type only records its idempotency key, for the answer that position `seen` stands for.
 -- No two commands of a batch share a user or an idempotency key; they may share an e-mail key: the first one wins.
 --
@@ -15,7 +15,7 @@
 --   key_reused this key was answered before, to another request
 --   stale      the user's version is not `expected`: version is what it is
 --   claimed    another user has the e-mail
-CREATE FUNCTION log.append(batch json)
+CREATE OR REPLACE FUNCTION log.append(batch json)
 RETURNS TABLE (verdict text, "position" bigint, recorded_at timestamptz, changed boolean, version integer)
 LANGUAGE plpgsql
 -- A plan made while the tables were empty is kept by a session until they are analysed, and would scan them whole: every
@@ -41,11 +41,11 @@ BEGIN
         FROM ROWS FROM (json_to_recordset(batch) AS (
             user_id uuid, expected integer, caller text, key text, digest bytea, ttl integer, seen bigint,
             type text, schema smallint, event_id uuid, data jsonb, sealed bytea, metadata jsonb, at timestamptz,
-            claim bytea, release boolean, wrapped bytea, kek_id text, password_hash text, forget_password boolean
+            claim bytea, release boolean, wrapped bytea, kek_id text, password_hash text, forget_password boolean, revoke text
         )) WITH ORDINALITY AS c (
             user_id, expected, caller, key, digest, ttl, seen,
             type, schema, event_id, data, sealed, metadata, at,
-            claim, release, wrapped, kek_id, password_hash, forget_password, ordinal)
+            claim, release, wrapped, kek_id, password_hash, forget_password, revoke, ordinal)
     ), compared AS (
         SELECT c.*, known.position AS known_position, known.changed AS known_changed, latest.version AS version,
             CASE
@@ -115,6 +115,20 @@ BEGIN
         SET password_hash = excluded.password_hash, changed_at = excluded.changed_at
     ), forgotten AS (
         DELETE FROM identity.credentials i USING accepted a WHERE a.forget_password AND i.user_id = a.user_id
+    ), revoking AS MATERIALIZED (
+        SELECT a.user_id, a.revoke, row_number() OVER (ORDER BY a.ordinal) AS ordinal
+        FROM accepted a WHERE a.revoke IS NOT NULL
+    ), counted AS (
+        UPDATE identity.revocation_head h SET number = h.number + n.count
+        FROM (SELECT count(*) FROM revoking) n WHERE n.count > 0
+        RETURNING h.number - n.count AS before
+    ), revoked AS (
+        INSERT INTO identity.revocations AS r (id, number, sessions_number, revoked_at)
+        SELECT v.user_id, c.before + v.ordinal, CASE v.revoke WHEN 'sessions' THEN c.before + v.ordinal END, stamp
+        FROM revoking v CROSS JOIN counted c
+        ON CONFLICT ON CONSTRAINT revocations_pkey DO UPDATE
+        SET number = excluded.number, revoked_at = excluded.revoked_at,
+            sessions_number = coalesce(excluded.sessions_number, r.sessions_number)
     )
     SELECT n.verdict, coalesce(n.position, n.known_position), stamp, coalesce(n.known_changed, n.verdict = 'appended'),
         n.version

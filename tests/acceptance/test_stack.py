@@ -156,16 +156,18 @@ def test_one_command_gives_a_stack_that_keeps_its_data(home: Path, start_run: St
     assert read_user(record, user_id, position).json()["email"] == "ada@example.com"
     assert set(record["pids"]) == {"supervisor", "postgres", "broker", "command_api", "query_api", "projector"}
     with psycopg.connect(record["database_url"]) as owner:
-        assert owner.execute("SELECT count(*) FROM log.events").fetchone() == (1,)
+        # the first is the administrator
+        assert owner.execute("SELECT max(position), count(*) FROM log.events").fetchone() == (2, 2)
 
     assert first.interrupt() == 0
     assert not (home / "run.json").exists()
     assert not [name for name, pid in record["pids"].items() if alive(pid)]
 
     again = start_run().record()
-    assert again["token"] == record["token"]
     assert read_user(again, user_id, position).status_code == 200
-    assert create_user(again, "grace@example.com")[1] == "2"
+    assert create_user(again, "grace@example.com")[1] == "3"
+    # what somebody has copied is still good
+    assert read_user(again | {"token": record["token"]}, user_id, position).status_code == 200
 
 
 def test_the_docs_it_names_are_there_and_its_curl_lines_work_as_printed(start_run: StartRun) -> None:
@@ -176,10 +178,83 @@ def test_the_docs_it_names_are_there_and_its_curl_lines_work_as_printed(start_ru
     for url in (record["command_url"], record["query_url"]):
         assert f"{url}/docs" in said
         assert httpx.get(f"{url}/docs").status_code == 200
-    lines = said[said.index("  TOKEN=") : said.index("Ctrl-C")]
+    assert record["admin_email"] in said
+    assert f"TOKEN={record['token']}\n" in said
+    printed = said[said.index("Log in") : said.index("Ctrl-C")].splitlines()
+    lines = "\n".join(line for line in printed if line.startswith("  "))
     pasted = subprocess.run(["/bin/sh"], input=lines, capture_output=True, text=True, check=True, timeout=30)
+    assert '"access_token":' in pasted.stdout
     assert "HTTP/1.1 201" in pasted.stdout
     assert "HTTP/1.1 200" in pasted.stdout
+
+
+def test_authorize_logs_in_from_the_docs_of_either_api(start_run: StartRun) -> None:
+    record = start_run(ALLOWED_ORIGINS="http://localhost:5173").record()
+    login = f"{record['command_url']}/login"
+    password = Path(record["admin_password_file"]).read_text().strip()
+    for api in ("command", "query"):
+        url = record[f"{api}_url"]
+        flows = httpx.get(f"{url}/openapi.json").json()["components"]["securitySchemes"]["muster"]["flows"]
+        assert {flow["tokenUrl"] for flow in flows.values()} == {login}
+        # a browser shows a page only the answers that are for it
+        for origin in (url, url.replace("127.0.0.1", "localhost"), "http://localhost:5173"):
+            answer = httpx.post(
+                login,
+                data={"username": record["admin_email"], "password": password},
+                headers={"Origin": origin},
+            )
+            assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
+
+
+def test_a_fresh_token_is_a_command_away(home: Path, start_run: StartRun) -> None:
+    record = start_run().record()
+    told = muster(home, "token")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.strip() != record["token"]
+    create_user(record | {"token": told.stdout.strip()}, "ada@example.com")
+    refused = muster(home, "token", "--email", "ada@example.com", "--password-file", record["admin_password_file"])
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "muster: ada@example.com: Invalid username or password\n"
+
+
+def test_an_operators_commands_find_the_stack(home: Path, start_run: StartRun) -> None:
+    start_run().record()
+    made = muster(home, "clients", "create", "billing", "--scope", "users:read", KEK="another's")
+    assert made.returncode == 0, made.stderr
+    assert " billing " in muster(home, "clients", "list").stdout
+    assert " signs since " in muster(home, "keys", "list").stdout
+
+
+def test_secrets_of_another_deployment_in_the_environment_change_nothing(start_run: StartRun) -> None:
+    others = {"KEK": "x", "EMAIL_INDEX_KEY": "x", "DATABASE_URL_FILE": "/nowhere", "FIRST_ADMIN_PASSWORD": "x"}
+    create_user(start_run(**others).record(), "ada@example.com")
+
+
+def test_a_home_without_the_administrator_gets_one_and_one_with_another_password_runs_without_a_token(
+    home: Path, start_run: StartRun
+) -> None:
+    def change_the_administrator(record: Mapping[str, Any], **fields: str) -> None:
+        headers = {"Authorization": f"Bearer {record['token']}"}
+        assert httpx.patch(f"{record['command_url']}/users/me", headers=headers, json=fields).status_code == 200
+
+    run = start_run()
+    change_the_administrator(run.record(), email="somebody@example.com")
+    assert run.interrupt() == 0
+
+    run = start_run()
+    record = run.record()
+    create_user(record, "ada@example.com")
+    password = Path(record["admin_password_file"]).read_text().strip()
+    change_the_administrator(record, password="a lighthouse in the fog", current_password=password)
+    assert run.interrupt() == 0
+
+    run = start_run()
+    record = run.record()
+    assert record["token"] is None
+    assert f"there is no token: admin@example.com cannot log in with what {record['admin_password_file']}" in run.said()
+    assert muster(home, "status").returncode == 0
+    Path(record["admin_password_file"]).write_text("a lighthouse in the fog\n")
+    assert muster(home, "token").returncode == 0
 
 
 def test_only_its_user_may_look_into_the_home(home: Path, start_run: StartRun) -> None:
@@ -248,7 +323,8 @@ def test_the_demo_tells_the_whole_story(home: Path, start_run: StartRun) -> None
     start_run().record()
     told = muster(home, "demo")
     assert told.returncode == 0, told.stdout + told.stderr
-    assert "All 9 steps went as they should." in told.stdout
+    assert (home / "secrets" / "admin-password").read_text().strip() not in told.stdout
+    assert "All 10 steps went as they should." in told.stdout
 
 
 def test_reset_drops_the_home_and_commands_say_that_no_stack_runs(home: Path, start_run: StartRun) -> None:

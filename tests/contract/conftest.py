@@ -8,7 +8,7 @@ from command_api.app import create_app as create_command_app
 from projector.app import create_app as create_projector_app
 from query_api.app import create_app as create_query_app
 from runtime.settings import Settings, settings_from_environment
-from tests.databases import CHEAP_ARGON2, TOKEN
+from tests.databases import CHEAP_ARGON2
 
 APPS: dict[str, Callable[[Settings], FastAPI]] = {
     "command": create_command_app,
@@ -23,7 +23,6 @@ def app(request: pytest.FixtureRequest, key_files: dict[str, Path]) -> FastAPI:
     settings = settings_from_environment(
         muster_mode="test",
         database_url="postgresql://127.0.0.1:1/nowhere",
-        development_token=TOKEN,
         relay=False,
         **key_files,
         **CHEAP_ARGON2,

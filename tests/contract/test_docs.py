@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from command_api.bodies import ChangeUserBody, CreateUserBody, Deleted, Written
+from command_api.bodies import ChangeMeBody, ChangeUserBody, CreateUserBody, Deleted, Written
 from events.record import UserRecord
 from query_api.listing import Page
 
@@ -123,11 +123,12 @@ def test_every_protected_operation_says_what_it_refuses(document: dict[str, Any]
     for name, operation in operations(document):
         if operation["tags"] == ["users"]:
             assert operation["security"], name
-            assert operation["responses"].keys() >= {"401", "422", "503"}, name
+            assert operation["responses"].keys() >= {"401", "403", "422", "503"}, name
             assert ("{id}" in name) <= ("404" in operation["responses"]), name
             assert ("{id}" in name) <= ("410" in operation["responses"]), name
         if "requestBody" in operation:
-            assert operation["responses"].keys() >= {"400", "409", "413", "415"}, name
+            assert operation["responses"].keys() >= {"400", "413", "415"}, name
+            assert (operation["tags"] == ["users"]) <= ("409" in operation["responses"]), name
 
 
 def test_every_body_has_an_example(document: dict[str, Any]) -> None:
@@ -142,7 +143,7 @@ def test_every_body_has_an_example(document: dict[str, Any]) -> None:
                     assert schema.get("examples"), name
 
 
-@pytest.mark.parametrize("model", [CreateUserBody, ChangeUserBody, Written, Deleted, UserRecord, Page])
+@pytest.mark.parametrize("model", [ChangeMeBody, CreateUserBody, ChangeUserBody, Written, Deleted, UserRecord, Page])
 def test_examples_are_what_they_are_examples_of(model: type[BaseModel]) -> None:
     for example in model.model_json_schema()["examples"]:
         assert model.model_validate(example).model_fields_set == example.keys()

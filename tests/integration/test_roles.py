@@ -12,17 +12,18 @@ from tests.databases import as_role
 
 Owner = psycopg.Connection[dict[str, Any]]
 As = Callable[[str], psycopg.Connection]
-TABLES = [
-    "log.events",
-    "log.head",
-    "log.email_claims",
-    "log.commands",
-    "log.user_keys",
-    "log.publication",
+LOG = ["log.events", "log.head", "log.email_claims", "log.commands", "log.user_keys", "log.publication"]
+IDENTITY = [
     "identity.credentials",
-    "read_model.users",
-    "read_model.progress",
+    "identity.clients",
+    "identity.sessions",
+    "identity.guesses",
+    "identity.revocations",
+    "identity.revocation_head",
+    "identity.signing_keys",
 ]
+READ_MODEL = ["read_model.users", "read_model.progress"]
+TABLES = LOG + IDENTITY + READ_MODEL
 PRIVILEGES = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"]
 ALL_BUT_TRUNCATE = {"SELECT", "INSERT", "UPDATE", "DELETE"}
 ALLOWED: dict[str, dict[str, set[str]]] = {
@@ -32,8 +33,15 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "log.head": {"SELECT", "UPDATE"},
         "log.email_claims": ALL_BUT_TRUNCATE,
         "log.commands": ALL_BUT_TRUNCATE,
-        "identity.credentials": ALL_BUT_TRUNCATE,
         "log.publication": {"SELECT", "INSERT", "UPDATE"},
+        "identity.credentials": ALL_BUT_TRUNCATE,
+        "identity.sessions": ALL_BUT_TRUNCATE,
+        "identity.guesses": ALL_BUT_TRUNCATE,
+        "identity.revocations": ALL_BUT_TRUNCATE,
+        "identity.revocation_head": {"SELECT", "UPDATE"},
+        # a key or a client that was revoked stays known as that
+        "identity.signing_keys": {"SELECT", "INSERT", "UPDATE"},
+        "identity.clients": {"SELECT", "INSERT", "UPDATE"},
     },
     "muster_query": {
         name: {"SELECT"}
@@ -42,6 +50,8 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
             "log.head",
             "log.user_keys",
             "log.publication",
+            "identity.revocations",
+            "identity.revocation_head",
             "read_model.users",
             "read_model.progress",
         )
@@ -55,6 +65,24 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "read_model.progress": ALL_BUT_TRUNCATE,
     },
 }
+# where a role may read some columns and not the table
+COLUMNS: dict[str, dict[str, set[str]]] = {
+    "muster_command": {},
+    "muster_query": {
+        "identity.signing_keys": {"kid", "public_key", "published_at", "signs_from", "verifies_until"},
+    },
+    "muster_projector": {},
+}
+FUNCTIONS = [
+    "identity.attempt(bytea, bytea, bytea, integer, integer)",
+    "identity.forgive(bytea, bytea, bytea)",
+    "identity.roles_of(uuid)",
+    "identity.begin_session(uuid, uuid, text, text, text[], bytea, bytea, integer, text, bytea, bytea, bytea)",
+    "identity.refresh(uuid, bytea, bytea, bytea, bytea, double precision)",
+    "identity.revoke(uuid, boolean)",
+    "identity.end_session(uuid, uuid)",
+    "identity.delay(integer, integer, integer)",
+]
 ATTEMPTS: dict[str, LiteralString] = {
     "UPDATE": "UPDATE {} SET {} = {}",
     "DELETE": "DELETE FROM {}",
@@ -122,16 +150,69 @@ def test_the_query_role_writes_nothing(acting_as: As) -> None:
 
 def test_the_projector_role_does_not_touch_the_log_or_secrets(acting_as: As) -> None:
     connection = acting_as("muster_projector")
-    for table in TABLES[:7]:
+    for table in LOG + IDENTITY:
         for what in ATTEMPTS:
             with pytest.raises(errors.InsufficientPrivilege):
                 attempt(connection, what, table)
 
 
+@pytest.mark.parametrize("role", sorted(ALLOWED))
+def test_a_role_reads_exactly_these_columns_of_what_it_may_not_read_whole(owner: Owner, role: str) -> None:
+    found: dict[str, set[str]] = {}
+    for table in set(TABLES) - {name for name, allowed in ALLOWED[role].items() if "SELECT" in allowed}:
+        rows = owner.execute(
+            "SELECT attname AS name FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
+            " AND has_column_privilege(%s, attrelid, attnum, 'SELECT')",
+            (table, role),
+        ).fetchall()
+        if rows:
+            found[table] = {row["name"] for row in rows}
+    assert found == COLUMNS[role]
+
+
+@pytest.mark.parametrize("role", sorted(ALLOWED))
+def test_a_role_writes_no_single_column_of_what_it_may_not_write_whole(owner: Owner, role: str) -> None:
+    for table in TABLES:
+        for privilege in ("INSERT", "UPDATE", "REFERENCES"):
+            if privilege not in ALLOWED[role].get(table, set()):
+                found = owner.execute("SELECT has_any_column_privilege(%s, %s, %s) AS may", (role, table, privilege))
+                assert found.fetchall() == [{"may": False}], (table, privilege)
+
+
 @pytest.mark.parametrize("role", ["muster_query", "muster_projector"])
-def test_password_hashes_are_for_the_command_role_alone(acting_as: As, role: str) -> None:
+@pytest.mark.parametrize("table", [name for name in IDENTITY if "revocation" not in name])
+def test_what_lets_somebody_in_is_for_the_command_role_alone(acting_as: As, role: str, table: str) -> None:
     with pytest.raises(errors.InsufficientPrivilege):
-        acting_as(role).execute("SELECT 1 FROM identity.credentials")
+        acting_as(role).execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(*table.split("."))))
+
+
+def test_the_query_role_reads_public_keys_and_no_private_one(acting_as: As) -> None:
+    connection = acting_as("muster_query")
+    assert connection.execute("SELECT kid, public_key, verifies_until FROM identity.signing_keys").fetchall()
+    assert connection.execute("SELECT number FROM identity.revocation_head").fetchall() == [(0,)]
+    assert connection.execute("SELECT id, number FROM identity.revocations").fetchall() == []
+    for column in ("wrapped", "kek_id", "signing_keys", "length(wrapped)"):
+        with pytest.raises(errors.InsufficientPrivilege):
+            connection.execute(sql.SQL("SELECT {} FROM identity.signing_keys").format(sql.SQL(column)))  # pyright: ignore[reportArgumentType] - one of those above
+
+
+def test_every_function_of_identity_is_the_command_roles_alone(owner: Owner) -> None:
+    found = owner.execute(
+        "SELECT p.oid::regprocedure::text AS name, ARRAY(SELECT role FROM unnest(%s::text[]) AS role"
+        " WHERE has_function_privilege(role, p.oid, 'EXECUTE')) AS roles"
+        " FROM pg_proc p WHERE p.pronamespace = 'identity'::regnamespace",
+        ([*sorted(ALLOWED)],),
+    ).fetchall()
+    assert {row["name"].replace(",", ", ") for row in found} == set(FUNCTIONS)
+    assert {tuple(row["roles"]) for row in found} == {("muster_command",)}
+
+
+def test_no_function_runs_with_rights_that_its_caller_lacks(owner: Owner) -> None:
+    found = owner.execute(
+        "SELECT p.oid::regprocedure::text AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
+        " WHERE p.prosecdef AND n.nspname IN ('log', 'identity', 'read_model')"
+    )
+    assert found.fetchall() == []
 
 
 @pytest.mark.parametrize("role", ["muster_query", "muster_projector"])

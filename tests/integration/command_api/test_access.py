@@ -26,22 +26,22 @@ PROTECTED = [
     ],
 )
 async def test_a_caller_without_a_good_token_is_challenged(
-    stranded: httpx.AsyncClient, method: str, path: str, authorization: str | None, code: str, challenge: str
+    commands: httpx.AsyncClient, method: str, path: str, authorization: str | None, code: str, challenge: str
 ) -> None:
-    del stranded.headers["authorization"]
+    del commands.headers["authorization"]
     headers = [] if authorization is None else [(b"Authorization", authorization.encode("latin-1"))]
-    answer = await stranded.request(method, path, json={"email": "ada@example.com"}, headers=headers)
+    answer = await commands.request(method, path, json={"email": "ada@example.com"}, headers=headers)
     assert codes(answer, 401) == [code]
     assert answer.headers["www-authenticate"] == challenge
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"email": 7}'])
 async def test_a_stranger_learns_nothing_of_what_is_wrong_with_the_request(
-    stranded: httpx.AsyncClient, body: bytes
+    commands: httpx.AsyncClient, body: bytes
 ) -> None:
-    del stranded.headers["authorization"]
+    del commands.headers["authorization"]
     for kind in ("application/json", "text/plain"):
-        answer = await stranded.post("/users?x=1", content=body, headers={"Content-Type": kind, "If-Match": "x"})
+        answer = await commands.post("/users?x=1", content=body, headers={"Content-Type": kind, "If-Match": "x"})
         assert codes(answer, 401) == ["unauthenticated"]
 
 
@@ -53,8 +53,8 @@ async def test_a_lower_case_scheme_is_a_scheme(commands: httpx.AsyncClient) -> N
 @pytest.mark.parametrize(
     "path", ["/", "/user", "/users/", f"/users/{ANYONE}/", f"/users/{ANYONE}/x", "//users", "/%00"]
 )
-async def test_an_unknown_route_is_a_problem(stranded: httpx.AsyncClient, path: str) -> None:
-    assert codes(await stranded.post(f"http://muster{path}", json={}), 404) == ["not_found"]
+async def test_an_unknown_route_is_a_problem(commands: httpx.AsyncClient, path: str) -> None:
+    assert codes(await commands.post(f"http://muster{path}", json={}), 404) == ["not_found"]
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ async def test_an_unknown_route_is_a_problem(stranded: httpx.AsyncClient, path: 
     ],
 )
 async def test_a_wrong_method_is_told_the_right_ones(
-    stranded: httpx.AsyncClient, method: str, path: str, allowed: str
+    commands: httpx.AsyncClient, method: str, path: str, allowed: str
 ) -> None:
-    answer = await stranded.request(method, path)
+    answer = await commands.request(method, path)
     assert codes(answer, 405) == ["method_not_allowed"]
     assert answer.headers["allow"] == allowed
 
@@ -83,6 +83,6 @@ async def test_a_strange_host_header_harms_nothing(commands: httpx.AsyncClient) 
         assert (answer.status_code, answer.headers["event-position"]) == (201, "1")
 
 
-async def test_every_answer_forbids_guessing_its_type(stranded: httpx.AsyncClient) -> None:
+async def test_every_answer_forbids_guessing_its_type(commands: httpx.AsyncClient) -> None:
     for path in ("/users", "/nowhere", "/livez", "/docs"):
-        assert (await stranded.get(path)).headers["x-content-type-options"] == "nosniff"
+        assert (await commands.get(path)).headers["x-content-type-options"] == "nosniff"

@@ -35,14 +35,14 @@ JSON = {"Content-Type": "application/json"}
         "lone surrogate", "encoded surrogate", "not UTF-8", "byte order mark", "deep array", "deep object",
     ],
 )  # fmt: skip
-async def test_what_is_not_json_is_refused(stranded: httpx.AsyncClient, body: bytes) -> None:
-    answer = await stranded.post("/users", content=body, headers=JSON)
+async def test_what_is_not_json_is_refused(commands: httpx.AsyncClient, body: bytes) -> None:
+    answer = await commands.post("/users", content=body, headers=JSON)
     assert codes(answer, 400) == ["malformed_json"]
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b'"ada@example.com"', b"7", b"true"])
-async def test_a_body_that_is_no_object_is_refused(stranded: httpx.AsyncClient, body: bytes) -> None:
-    answer = await stranded.post("/users", content=body, headers=JSON)
+async def test_a_body_that_is_no_object_is_refused(commands: httpx.AsyncClient, body: bytes) -> None:
+    answer = await commands.post("/users", content=body, headers=JSON)
     assert len(codes(answer, 422)) == 1
     assert answer.json()["errors"][0]["pointer"] == "#"
 
@@ -58,9 +58,9 @@ async def test_numbers_of_a_double_or_64_bits_are_kept(commands: httpx.AsyncClie
     "kind", [None, "", "text/plain", "application/x-www-form-urlencoded", "application/xml", "text/json",
              "application/merge-patch+json"],
 )  # fmt: skip
-async def test_a_body_that_does_not_say_it_is_json_is_refused(stranded: httpx.AsyncClient, kind: str | None) -> None:
+async def test_a_body_that_does_not_say_it_is_json_is_refused(commands: httpx.AsyncClient, kind: str | None) -> None:
     headers = {} if kind is None else {"Content-Type": kind}
-    answer = await stranded.post("/users", content=b'{"email": "ada@example.com"}', headers=headers)
+    answer = await commands.post("/users", content=b'{"email": "ada@example.com"}', headers=headers)
     assert codes(answer, 415) == ["not_json"]
     assert answer.headers["accept"] == "application/json"
 
@@ -90,8 +90,8 @@ async def test_64_kib_are_taken(commands: httpx.AsyncClient) -> None:
     assert (await commands.post("/users", content=padded(MAX_BODY), headers=JSON)).status_code == 201
 
 
-async def test_more_is_refused_by_its_announced_length(stranded: httpx.AsyncClient) -> None:
-    answer = await stranded.post("/users", content=padded(MAX_BODY + 1), headers=JSON)
+async def test_more_is_refused_by_its_announced_length(commands: httpx.AsyncClient) -> None:
+    answer = await commands.post("/users", content=padded(MAX_BODY + 1), headers=JSON)
     assert codes(answer, 413) == ["body_too_large"]
 
 
@@ -103,14 +103,14 @@ async def test_more_is_refused_when_no_length_is_announced(commands: httpx.Async
 
 
 @pytest.mark.parametrize("length", ["10", "0", "-1", "many", "9" * 5000])
-async def test_a_length_that_lies_does_not_help(stranded: httpx.AsyncClient, length: str) -> None:
+async def test_a_length_that_lies_does_not_help(commands: httpx.AsyncClient, length: str) -> None:
     headers = {**JSON, "Content-Length": length}
-    answer = await stranded.post("/users", content=chunks(padded(MAX_BODY + 1)), headers=headers)
+    answer = await commands.post("/users", content=chunks(padded(MAX_BODY + 1)), headers=headers)
     assert codes(answer, 413) == ["body_too_large"]
 
 
-async def test_a_deletion_with_a_body_is_bounded_too(stranded: httpx.AsyncClient) -> None:
-    answer = await stranded.request(
+async def test_a_deletion_with_a_body_is_bounded_too(commands: httpx.AsyncClient) -> None:
+    answer = await commands.request(
         "DELETE",
         f"/users/{ADA_ID}",
         content=chunks(b"x" * (MAX_BODY + 1)),

@@ -6,6 +6,7 @@ import httpx
 import psycopg
 
 from tests.calls import create
+from tests.tokens import ADMIN_ID
 
 Owner = psycopg.Connection[dict[str, Any]]
 
@@ -95,7 +96,7 @@ async def test_the_callers_ids_and_reason_are_kept_with_the_event(commands: http
     assert owner.execute("SELECT metadata FROM log.events").fetchall() == [
         {
             "metadata": {
-                "actor": {"subject": "development", "kind": "operator"},
+                "actor": {"subject": str(ADMIN_ID), "kind": "user"},
                 "request_id": "request-7",
                 "correlation_id": "correlation-7",
                 "causation_id": "causation-7",

@@ -139,6 +139,6 @@ async def test_nothing_personal_is_kept_with_a_key(commands: httpx.AsyncClient, 
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256])
-async def test_a_key_that_cannot_be_kept_is_refused(stranded: httpx.AsyncClient, key: str) -> None:
-    answer = await stranded.post("/users", json=ADA, headers={"Idempotency-Key": key})
+async def test_a_key_that_cannot_be_kept_is_refused(commands: httpx.AsyncClient, key: str) -> None:
+    answer = await commands.post("/users", json=ADA, headers={"Idempotency-Key": key})
     assert codes(answer, 400) == ["malformed_idempotency_key"]

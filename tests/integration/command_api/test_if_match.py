@@ -40,9 +40,9 @@ async def test_the_named_version_is_changed(commands: httpx.AsyncClient, method:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_what_is_no_list_of_tags_is_refused(stranded: httpx.AsyncClient, method: str) -> None:
+async def test_what_is_no_list_of_tags_is_refused(commands: httpx.AsyncClient, method: str) -> None:
     for malformed in ("", "1", '"1', "v1", '"1" "2"'):
-        assert codes(await write(stranded, method, str(ADA_ID), malformed), 400) == ["malformed_etag"]
+        assert codes(await write(commands, method, str(ADA_ID), malformed), 400) == ["malformed_etag"]
 
 
 async def test_a_stale_version_is_refused_even_when_nothing_would_change(commands: httpx.AsyncClient) -> None:

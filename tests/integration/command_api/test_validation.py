@@ -56,9 +56,9 @@ def deep(levels: int) -> dict[str, Any]:
     ],
 )
 async def test_a_wrong_field_is_pointed_at(
-    stranded: httpx.AsyncClient, fields: dict[str, Any], pointer: str, code: str
+    commands: httpx.AsyncClient, fields: dict[str, Any], pointer: str, code: str
 ) -> None:
-    answer = await stranded.post("/users", json={"email": "ada@example.com", **fields})
+    answer = await commands.post("/users", json={"email": "ada@example.com", **fields})
     assert [(error["pointer"], error["code"]) for error in errors(answer, 422)] == [(pointer, code)]
 
 
@@ -79,14 +79,14 @@ async def test_a_wrong_field_is_pointed_at(
     ],
 )
 async def test_a_wrong_change_is_pointed_at(
-    stranded: httpx.AsyncClient, method: str, fields: dict[str, Any], pointer: str, code: str
+    commands: httpx.AsyncClient, method: str, fields: dict[str, Any], pointer: str, code: str
 ) -> None:
-    answer = await stranded.request(method, f"/users/{ADA_ID}", json=fields)
+    answer = await commands.request(method, f"/users/{ADA_ID}", json=fields)
     assert [(error["pointer"], error["code"]) for error in errors(answer, 422)] == [(pointer, code)]
 
 
-async def test_all_faults_are_told_at_once(stranded: httpx.AsyncClient) -> None:
-    answer = await stranded.post("/users", json={"status": "asleep", "roles": [1], "nick": "ada"})
+async def test_all_faults_are_told_at_once(commands: httpx.AsyncClient) -> None:
+    answer = await commands.post("/users", json={"status": "asleep", "roles": [1], "nick": "ada"})
     assert {error["pointer"] for error in errors(answer, 422)} == {"#/email", "#/status", "#/roles/0", "#/nick"}
 
 
@@ -97,8 +97,8 @@ async def test_attributes_that_grow_too_large_by_merging_are_refused(commands: h
 
 
 @pytest.mark.parametrize("user_id", ["7", "me", "0192d3c8-5b0e-7c31-9d5e-0a3f6f6f2b1", "%00"])
-async def test_an_id_that_is_none_is_a_wrong_parameter(stranded: httpx.AsyncClient, user_id: str) -> None:
-    answer = await stranded.delete(f"/users/{user_id}")
+async def test_an_id_that_is_none_is_a_wrong_parameter(commands: httpx.AsyncClient, user_id: str) -> None:
+    answer = await commands.delete(f"/users/{user_id}")
     assert [error["parameter"] for error in errors(answer, 422)] == ["id"]
 
 

@@ -1,11 +1,15 @@
 import base64
+import re
 import secrets
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 
-from events.keyring import BadKeyFile, Digester, Kek, Keyring, WrongKey, read_key
+from events.keyring import BadKey, Digester, Kek, Keyring, WrongKey, open_digester, open_keyring, read_key
+from runtime.settings import Settings
 
 KEK = Kek(secrets.token_bytes(32))
 NONCE = bytes(12)
@@ -30,7 +34,7 @@ def test_the_last_keys_are_remembered_and_older_ones_opened_again() -> None:
 
 def test_a_key_that_another_kek_wrapped_is_refused_with_the_remedy() -> None:
     _, wrapped = Keyring(Kek(secrets.token_bytes(32))).make(UUID(int=1))
-    with pytest.raises(WrongKey, match="set KEK_FILE to the file that this log was begun with"):
+    with pytest.raises(WrongKey, match="set KEK or KEK_FILE to the one this log was begun with"):
         Keyring(KEK).open(UUID(int=1), wrapped)
 
 
@@ -54,35 +58,81 @@ def test_digests_depend_on_the_key_and_on_what_they_are_for() -> None:
     assert digester.email_key("ada@example.com") != digester.request(b"ada@example.com")
 
 
-def test_a_key_file_is_read_with_its_line_end(tmp_path: Path) -> None:
+def in_base64(key: bytes) -> SecretStr:
+    return SecretStr(base64.b64encode(key).decode())
+
+
+def settings(**values: Any) -> Settings:  # noqa: ANN401 - of any field
+    whole: dict[str, Any] = {"database_url": "postgresql://nowhere", "muster_mode": "production", **values}
+    return Settings(**whole)
+
+
+def test_a_key_is_read_with_what_white_space_is_around_it() -> None:
     key = secrets.token_bytes(32)
-    (tmp_path / "kek").write_text(base64.b64encode(key).decode() + "\n")
-    assert read_key(tmp_path / "kek", variable="KEK_FILE") == key
+    encoded = SecretStr(f" {in_base64(key).get_secret_value()}\n")
+    assert read_key(encoded, variable="KEK", production=True) == key
 
 
+def test_the_keys_of_a_process_are_those_of_its_settings(tmp_path: Path) -> None:
+    kek, email_index_key = secrets.token_bytes(32), secrets.token_bytes(32)
+    (tmp_path / "email-index-key").write_text(f"{in_base64(email_index_key).get_secret_value()}\n")
+    found = settings(kek=in_base64(kek), email_index_key_file=tmp_path / "email-index-key")
+    assert open_keyring(found).kek_id == Kek(kek).id
+    assert open_digester(found).email_key("ada@example.com") == Digester(email_index_key).email_key("ada@example.com")
+
+
+@pytest.mark.parametrize("mode", ["production", "development", "test"])
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("encoded", "message"),
     [
-        (b"", "holds 0 bytes, not 32"),
-        (base64.b64encode(bytes(16)), "holds 16 bytes, not 32"),
-        (b"not base64!", "is not base64"),
-        (b"\xff\xfe\x00", "is not base64"),
-        ("schlüssel".encode(), "is not base64"),
+        (None, "is not set"),
+        (SecretStr(" "), "holds 0 bytes, not 32"),
+        (in_base64(bytes(16)), "holds 16 bytes, not 32"),
+        (SecretStr("not base64!"), "is not base64"),
+        (SecretStr("schlüssel"), "is not base64"),
     ],
 )
-def test_a_key_file_that_cannot_be_used_says_what_to_do(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "kek").write_bytes(content)
-    with pytest.raises(BadKeyFile, match=message) as refused:
-        read_key(tmp_path / "kek", variable="KEK_FILE")
-    assert str(refused.value).startswith("KEK_FILE: ")
-    assert "openssl rand -base64 32" in str(refused.value)
+def test_a_key_that_cannot_be_used_says_what_to_do(mode: str, encoded: SecretStr | None, message: str) -> None:
+    remedy = "set {0} or {0}_FILE to 32 random bytes in base64 (openssl rand -base64 32)"
+    unusable = settings(muster_mode=mode, kek=encoded, email_index_key=encoded)
+    with pytest.raises(BadKey, match=re.escape(f"KEK {message}: {remedy.format('KEK')}")):
+        open_keyring(unusable)
+    with pytest.raises(BadKey, match=re.escape(f"EMAIL_INDEX_KEY {message}: {remedy.format('EMAIL_INDEX_KEY')}")):
+        open_digester(unusable)
 
 
-def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadKeyFile, match=r"KEK_FILE: cannot read .*/absent: No such file"):
-        read_key(tmp_path / "absent", variable="KEK_FILE")
+PLACEHOLDERS = [
+    bytes(32),
+    b"\xff" * 32,
+    bytes(range(32)),
+    bytes(range(32, 0, -1)),
+    bytes(range(0, 256, 8)),
+    b"\xde\xad\xbe\xef" * 8,
+    b"this key is of 32 characters....",
+    b"0123456789abcdef0123456789abcde\n",
+]
 
 
-def test_a_key_file_that_was_not_named_is_asked_for() -> None:
-    with pytest.raises(BadKeyFile, match="KEK_FILE is not set: name a file"):
-        read_key(None, variable="KEK_FILE")
+@pytest.mark.parametrize("key", PLACEHOLDERS)
+def test_a_key_that_is_plainly_not_random_is_refused_in_production(key: bytes) -> None:
+    encoded = in_base64(key)
+    with pytest.raises(
+        BadKey, match=r"^KEK is a placeholder, which production refuses: set KEK or KEK_FILE"
+    ) as refused:
+        open_keyring(settings(kek=encoded))
+    assert encoded.get_secret_value() not in str(refused.value)
+    with pytest.raises(BadKey, match=r"^EMAIL_INDEX_KEY is a placeholder"):
+        open_digester(settings(email_index_key=encoded))
+
+
+@pytest.mark.parametrize("mode", ["development", "test"])
+@pytest.mark.parametrize("key", PLACEHOLDERS)
+def test_and_taken_elsewhere(key: bytes, mode: str) -> None:
+    found = settings(muster_mode=mode, kek=in_base64(key), email_index_key=in_base64(key))
+    assert open_keyring(found).kek_id == Kek(key).id
+    open_digester(found)
+
+
+def test_a_random_key_is_never_taken_for_a_placeholder() -> None:
+    for _ in range(1000):
+        read_key(in_base64(secrets.token_bytes(32)), variable="KEK", production=True)

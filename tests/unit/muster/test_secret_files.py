@@ -3,21 +3,30 @@ from pathlib import Path
 
 import psycopg.conninfo
 import pytest
+from pydantic import SecretStr
 
 from events.keyring import KEY_BYTES, read_key
+from identity.password_rules import check_rules
 from migrations.apply import ROLES
 from muster.secret_files import LOGINS, make_secret_files
+from runtime.secret_values import secret_in
+from runtime.settings import settings_from_environment
+
+
+def key_in(file: Path) -> bytes:
+    return read_key(SecretStr(secret_in(file)), variable="KEK", production=True)
 
 
 def contents(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_every_key_and_login_gets_its_files(tmp_path: Path) -> None:
+def test_every_key_login_and_the_first_administrator_get_their_files(tmp_path: Path) -> None:
     made = make_secret_files(tmp_path)
     assert {str(file.relative_to(tmp_path)) for file in made} == {
         "keys/kek",
         "keys/email-index-key",
+        "muster_admin/password",
         *(f"{login}/{name}" for login in ("muster_owner", *ROLES) for name in ("password", "pgpass")),
     }
     assert set(contents(tmp_path)) == {str(file.relative_to(tmp_path)) for file in made}
@@ -25,7 +34,7 @@ def test_every_key_and_login_gets_its_files(tmp_path: Path) -> None:
 
 def test_the_keys_are_such_as_the_processes_read(tmp_path: Path) -> None:
     make_secret_files(tmp_path)
-    keys = {read_key(tmp_path / "keys" / name, variable="X") for name in ("kek", "email-index-key")}
+    keys = {key_in(tmp_path / "keys" / name) for name in ("kek", "email-index-key")}
     assert [len(key) for key in keys] == [KEY_BYTES, KEY_BYTES]
 
 
@@ -38,6 +47,26 @@ def test_the_pgpass_of_a_login_holds_its_password(tmp_path: Path, login: str) ->
     # as docker-compose.yml names it
     url = f"postgresql://{login}@postgres/muster?passfile={tmp_path}/{login}/pgpass"
     assert psycopg.conninfo.conninfo_to_dict(url)["passfile"] == f"{tmp_path}/{login}/pgpass"
+
+
+def test_the_first_administrators_password_is_one_that_may_be_chosen_even_in_production(tmp_path: Path) -> None:
+    make_secret_files(tmp_path)
+    settings = settings_from_environment(
+        muster_mode="production",
+        database_url="postgresql://muster_command@127.0.0.1/muster",
+        first_admin_email="admin@example.com",
+        first_admin_password_file=str(tmp_path / "muster_admin" / "password"),
+    )
+    assert settings.first_admin_password is not None
+    password = settings.first_admin_password.get_secret_value()
+    assert len(password) >= 32
+    check_rules(password, min_length=settings.password_min_length, email=settings.first_admin_email)
+
+
+def test_no_two_passwords_are_alike(tmp_path: Path) -> None:
+    make_secret_files(tmp_path)
+    passwords = [file.read_text() for file in tmp_path.glob("*/password")]
+    assert len(set(passwords)) == len(passwords) == len(LOGINS) + 1
 
 
 def test_nobody_else_can_read_a_secret(tmp_path: Path) -> None:
@@ -64,4 +93,4 @@ def test_a_file_whose_writing_was_cut_short_is_made_anew(tmp_path: Path) -> None
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / ".kek.unfinished").write_text("half")
     make_secret_files(tmp_path)
-    assert len(read_key(tmp_path / "keys" / "kek", variable="KEK_FILE")) == KEY_BYTES
+    assert len(key_in(tmp_path / "keys" / "kek")) == KEY_BYTES

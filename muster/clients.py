@@ -1,0 +1,104 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC
+from typing import TYPE_CHECKING, Annotated, TypeVar
+from uuid import UUID
+
+import typer
+
+from identity.roles import Scope
+from muster.audit_log import log_to_stderr
+from muster.failures import CannotRun, Refused
+from muster.target import on_database, target_settings
+from runtime.database import Connection
+
+if TYPE_CHECKING:
+    from identity.clients import ClientRecord, NewSecret
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="Services that log in with a secret of their own: create, list, rotate, disable.",
+    callback=log_to_stderr,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+NameOrId = Annotated[str, typer.Argument(metavar="NAME|ID", help="The client's name or its id.")]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What operators call it.")],
+    scope: Annotated[list[Scope], typer.Option(help="What it may do; once for each scope.")],
+) -> None:
+    """Make a client and print its id and secret. The secret is shown this once."""
+    # each command imports what it alone needs: the others start faster without it
+    from identity import clients  # noqa: PLC0415
+    from identity.security_log import record  # noqa: PLC0415
+
+    try:
+        made = _on_database(lambda connection: clients.create(connection, name, frozenset(scope)))
+    except clients.NameTaken:
+        raise Refused(f"another client has the name {name}") from None
+    except (clients.BadName, clients.ScopeNotForClients) as error:
+        raise CannotRun(str(error.__doc__)) from None
+    record("client.created", client=str(made.client_id), scope=" ".join(sorted(scope)))
+    _show(made)
+
+
+@app.command("list")
+def list_clients() -> None:
+    """Name all clients, with what they may do."""
+    from identity.clients import all_clients  # noqa: PLC0415
+
+    for client in _on_database(all_clients):
+        state = "" if client.disabled_at is None else f"  disabled {client.disabled_at.astimezone(UTC):%Y-%m-%d}"
+        print(f"{client.id}  {client.name}  {' '.join(client.scopes)}{state}")
+
+
+@app.command()
+def rotate(client: NameOrId) -> None:
+    """Give a client a new secret. The old one and its tokens are void at once."""
+    from identity import clients  # noqa: PLC0415
+    from identity.security_log import record  # noqa: PLC0415
+
+    found, secret = _on_client(client, clients.rotate)
+    if secret is None:
+        raise Refused(f"{found.name} is disabled")
+    record("client.rotated", client=str(found.id))
+    _show(secret)
+
+
+@app.command()
+def disable(client: NameOrId) -> None:
+    """Let a client log in no more. Its tokens are void within a second."""
+    from identity import clients  # noqa: PLC0415
+    from identity.security_log import record  # noqa: PLC0415
+
+    found, disabled = _on_client(client, clients.disable)
+    if not disabled:
+        raise Refused(f"{found.name} is disabled already")
+    record("client.disabled", client=str(found.id))
+    print(f"{found.name} ({found.id}) is disabled.")
+
+
+def _on_client(name_or_id: str, work: Callable[[Connection, UUID], Awaitable[T]]) -> "tuple[ClientRecord, T]":
+    from identity.clients import find  # noqa: PLC0415
+
+    async def run(connection: Connection) -> "tuple[ClientRecord, T]":
+        found = await find(connection, name_or_id)
+        if found is None:
+            raise Refused(f"there is no client {name_or_id}: `muster clients list` names them")
+        return found, await work(connection, found.id)
+
+    return _on_database(run)
+
+
+def _on_database(work: Callable[[Connection], Awaitable[T]]) -> T:
+    return asyncio.run(on_database(target_settings(), work))
+
+
+def _show(secret: "NewSecret") -> None:
+    print(f"client_id={secret.client_id}")
+    print(f"client_secret={secret.client_secret}")

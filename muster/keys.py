@@ -1,0 +1,129 @@
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from muster.audit_log import log_to_stderr
+from muster.failures import Refused
+from muster.target import on_database, target_settings
+from runtime.database import Connection
+
+if TYPE_CHECKING:
+    from identity.signing_keys import KeyRecord
+
+app = typer.Typer(
+    help="The keys that sign access tokens: list, rotate, revoke.",
+    callback=log_to_stderr,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@app.command("list")
+def list_keys() -> None:
+    """Say what each key does, the oldest first."""
+    # each command imports what it alone needs: the others start faster without it
+    from identity.signing_keys import all_keys  # noqa: PLC0415
+
+    keys = asyncio.run(on_database(target_settings(), all_keys))
+    now = datetime.now(UTC)
+    signing = [key.kid for key in keys if _signs(key, now)]
+    for key in keys:
+        print(f"{key.kid}  {_state(key, now, signs=key.kid in signing[-1:])}")
+
+
+@app.command()
+def rotate(
+    after: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=86400,
+            metavar="SECONDS",
+            help="When the new key begins to sign. Other services that verify tokens must have seen it by then:"
+            " ours do within a second, and the key set may be kept for 60 s.",
+        ),
+    ] = 120,
+) -> None:
+    """Publish a new key at once, which signs after a while; tokens of the keys before it stay valid."""
+    from events.keyring import open_keyring  # noqa: PLC0415
+    from identity.security_log import record  # noqa: PLC0415
+    from identity.signing_keys import all_keys, insert_next, new_key  # noqa: PLC0415
+    from muster.kek import check_kek  # noqa: PLC0415
+
+    settings = target_settings()
+    kek = open_keyring(settings).kek
+    key = new_key(kek)
+
+    async def publish(connection: Connection) -> None:
+        await check_kek(connection, kek)
+        if not _living(await all_keys(connection)):
+            raise Refused("there is no key to take over from: a running command API makes the first one")
+        await insert_next(connection, key, signs_in=after)
+
+    asyncio.run(on_database(settings, publish))
+    record("keys.rotated", kid=key.kid, signs_in=after)
+    print(f"{key.kid} is published, and signs in {after} s.")
+    print("What the keys before it signed stays valid until it expires.")
+
+
+@app.command()
+def revoke(
+    kid: Annotated[str, typer.Argument(metavar="KID", help="As `muster keys list` has it.")],
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Even if no other key signs yet.")] = False,
+) -> None:
+    """Trust a key no more: every token it signed is void within a second, on every instance.
+
+    Sessions go on: a refresh gives a token of another key. If no other key signs yet, `muster keys rotate --after 1`
+    makes one first, without a gap; with --force logins and refreshes are refused until there is one. A KID that begins
+    with a dash goes behind two: muster keys revoke -- KID
+    """
+    from identity import signing_keys  # noqa: PLC0415
+    from identity.security_log import record  # noqa: PLC0415
+
+    async def void(connection: Connection) -> "Sequence[KeyRecord]":
+        living = _living(await signing_keys.all_keys(connection))
+        others = [key for key in living if key.kid != kid]
+        if len(others) == len(living):
+            raise Refused(f"no living key has the id {kid}: `muster keys list` names them")
+        if not force and not any(_signs(key, datetime.now(UTC)) for key in others):
+            raise Refused(
+                f"no other key than {kid} signs now: make one with `muster keys rotate --after 1` and repeat this after"
+                " a second, or say --force and let logins be refused until there is one"
+            )
+        await signing_keys.revoke(connection, kid)
+        return others
+
+    others = asyncio.run(on_database(target_settings(), void))
+    record("keys.revoked", kid=kid)
+    print(f"{kid} is void: within a second no token that it signed is valid any more. Sessions go on by a refresh.")
+    if not others:
+        print("There is no key now: a running command API makes one at once.")
+    elif not any(_signs(key, datetime.now(UTC)) for key in others):
+        print(f"No key signs before {_time(others[0].signs_from)}: `muster keys rotate --after 1` makes one that does.")
+
+
+def _living(keys: "Sequence[KeyRecord]") -> "Sequence[KeyRecord]":
+    now = datetime.now(UTC)
+    return [key for key in keys if key.verifies_until is None or key.verifies_until > now]
+
+
+def _signs(key: "KeyRecord", now: datetime) -> bool:
+    return key.signs_from <= now and bool(_living([key]))
+
+
+def _state(key: "KeyRecord", now: datetime, *, signs: bool) -> str:
+    if not _living([key]):
+        return f"void since {_time(key.verifies_until or now)}"
+    if key.signs_from > now:
+        return f"published, signs from {_time(key.signs_from)}"
+    if signs:
+        return f"signs since {_time(key.signs_from)}"
+    return "verifies" if key.verifies_until is None else f"verifies until {_time(key.verifies_until)}"
+
+
+def _time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

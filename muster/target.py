@@ -1,0 +1,54 @@
+"""What a command works on: the deployment that the environment describes, else the running development stack."""
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from muster.environment import process_environment, secret_from
+from muster.home import Home, home_at
+from muster.running import RunningStack, running_stack
+from runtime.database import Connection, Session
+from runtime.settings import Settings, settings_from_environment
+
+T = TypeVar("T")
+
+# a person waits for it
+DATABASE_TIMEOUT = 10.0
+
+
+def target_home() -> Home:
+    return home_at(os.environ.get("MUSTER_HOME"))
+
+
+def target_stack() -> RunningStack:
+    """Raises CannotRun when none runs."""
+    return running_stack(target_home().run_file)
+
+
+def target_settings() -> Settings:
+    """The command API's settings. Raises BadSettings, and CannotRun when neither is there."""
+    if secret_from(os.environ, "DATABASE_URL") is not None:
+        return settings_from_environment()
+    return settings_from_environment(**{name.lower(): value for name, value in _of_stack().items()})
+
+
+async def on_database(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Raises Unavailable, OutcomeUnknown and psycopg's errors about what was sent."""
+    session = Session(
+        settings.database_url.get_secret_value(), application="muster command line", timeout=DATABASE_TIMEOUT
+    )
+    try:
+        return await session.use(work)
+    finally:
+        await session.close()
+
+
+def _of_stack() -> Mapping[str, str]:
+    stack = target_stack()
+    environment = process_environment(
+        target_home(),
+        "command_api",
+        database_url=stack.database_url,
+        kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
+    )
+    return {"MUSTER_MODE": "development", **environment}
