@@ -53,11 +53,11 @@ class Logins:
         self, username: str, password: str, asked: frozenset[Scope] | None, peer: Peer
     ) -> tuple[Begun, LoggedIn]:
         """Whether the account exists, is disabled or has another password is told by nothing: not even by time."""
-        account = self._account(username)
-        known = device_of(self._digester, account, peer.device)
-        target = self._guesses.target(account, peer.address, known)
-        # a place before the try is counted: who is not served has not failed
+        # a place first: who is not served has not failed, and costs as little as can be
         with self._passwords.reserve() as place:
+            account = self._account(username)
+            known = device_of(self._digester, account, peer.device)
+            target = self._guesses.target(account, peer.address, known)
             attempt = await self.sessions.attempt(target, email_key=account)
             allowance = self._guesses.allowance(attempt.remaining, attempt.wait)
             if not attempt.admitted:

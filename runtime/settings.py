@@ -74,7 +74,12 @@ class Settings(BaseSettings):
     argon2_memory_kib: int = Field(19456, ge=8, le=262_144)
     argon2_time_cost: int = Field(2, ge=1, le=16)
     argon2_parallelism: int = Field(1, ge=1, le=16)
-    hashing_threads: int = Field(2, ge=1)
+    hashing_threads: int = Field(
+        # a flood of logins leaves one core to whoever asks for something else
+        default_factory=lambda: max(1, (os.cpu_count() or 1) - 1),
+        ge=1,
+        description="by default one fewer than there are cores",
+    )
     hashing_queue_limit: int = Field(64, ge=1, description="passwords that may wait to be hashed")
 
     # ASCII: what is escaped would make tokens longer than any is taken with
