@@ -21,9 +21,10 @@ from muster.embedded.broker import EmbeddedBroker, wait_for_metadata
 from muster.embedded.ports import free_port
 from muster.embedded.postgres import EmbeddedPostgres
 from muster.embedded.program import Program, plain_environment
-from muster.environment import process_environment
+from muster.environment import ADMIN_EMAIL, process_environment
 from muster.failures import CannotRun
 from muster.home import Home
+from muster.login import log_in
 from muster.readiness import unreadiness
 from muster.supervisor import Supervisor, stop_requests
 
@@ -101,9 +102,9 @@ def _start(home: Home, supervisor: Supervisor, lock: int, say: Callable[[str], N
     for process in reversed(ROLES):
         settings = {
             **process_environment(home, process, database_url=database_url, kafka_bootstrap_servers=servers),
-            # the static token is refused in production; nothing else differs
-            "MUSTER_MODE": "development",
             "LOG_LEVEL": "warning",
+            # a benchmark may outlast the tokens that deployments give out
+            "ACCESS_TOKEN_TTL": "86400",
             "EVENTS_TOPIC": f"users.events.benchmark-{suffix}",
             "SNAPSHOT_TOPIC": f"users.snapshot.benchmark-{suffix}",
             "PROJECTOR_GROUP": f"projector-benchmark-{suffix}",
@@ -117,7 +118,7 @@ def _start(home: Home, supervisor: Supervisor, lock: int, say: Callable[[str], N
     _wait_until_ready(ports, supervisor)
     return Stack(
         folder=home.folder,
-        token=home.secret("development-token"),
+        token=log_in(f"http://127.0.0.1:{ports['command_api']}", ADMIN_EMAIL, home.secret("admin-password")),
         database_url=database_url,
         log_url=log_url,
         log_writer_url=as_role(log_url, "muster_command", home.secret("muster_command")),
