@@ -32,12 +32,13 @@ CONNECTING = 64
 class Flood:
     """`rate` a second for `seconds`, over `connections` from as many addresses or from one.
 
-    Without a rate each connection sends its next login when its last is answered. `right` is the share of logins with
-    the right password; account n of the `accounts` is `email % n`.
+    Without a rate, `at_once` are under way at any time. `right` is the share of logins with the right password;
+    account n of the `accounts` is `email % n`.
     """
 
     port: int
     rate: float | None
+    at_once: int = 0
     seconds: float
     connections: int
     one_address: bool
@@ -101,7 +102,7 @@ class _Wave:
         self.began = now = time.perf_counter()
         self._deadline = now + self._flood.seconds
         if self._flood.rate is None:
-            for _ in range(len(self._idle)):
+            for _ in range(self._flood.at_once):
                 self._arrive(now)
             await asyncio.sleep(self._flood.seconds)
         else:

@@ -91,7 +91,7 @@ class FloodBenchmark:
 
     def _probe(self) -> Flooded:
         self._apis.forget_guesses()
-        probe = replace(self._flood(MANY, rate=None, connections=PROBING), seconds=PROBE_SECONDS)
+        probe = replace(self._flood(MANY, rate=None), at_once=PROBING, seconds=PROBE_SECONDS)
         return Flooded(**run_client("flooding.py", asdict(probe)))
 
     def _phase(self, kind: str) -> Phase:
@@ -121,18 +121,18 @@ class FloodBenchmark:
         return Paced(**run_client("paced_reads.py", asdict(pace))), None
 
     def _read_in_flood(self, pace: Pace, kind: str) -> tuple[Paced, Flooded]:
-        flood = self._flood(kind, rate=self.capacity * self._times, connections=CONNECTIONS[kind])
+        flood = self._flood(kind, rate=self.capacity * self._times)
         with started_client("flooding.py", asdict(flood)) as flooding:
             reads = Paced(**run_client("paced_reads.py", asdict(pace)))
             return reads, Flooded(**answer_of(flooding))
 
-    def _flood(self, kind: str, *, rate: float | None, connections: int) -> Flood:
+    def _flood(self, kind: str, *, rate: float | None) -> Flood:
         return Flood(
             port=self._apis.ports[COMMAND],
             rate=rate,
             # it outlasts the reads
             seconds=WARM_UP + self._seconds + 1,
-            connections=connections,
+            connections=CONNECTIONS[kind],
             one_address=kind == ONE,
             email=EMAIL,
             accounts=ACCOUNTS,

@@ -132,4 +132,4 @@ def _yield_to_requests() -> None:
         thread = threading.get_native_id()
         # relative, as no process may raise its priority; a sandbox that forbids even this must not stop the hashing
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + 10)
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + 19)

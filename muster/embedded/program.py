@@ -41,7 +41,9 @@ class Program:
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
                 env=dict(self.environment),
-                start_new_session=True,
+                # a group and not a session of its own: Linux weighs sessions against each other whatever the priorities
+                # within them, and the threads that hash passwords are to yield to every process of the stack
+                process_group=0,
                 pass_fds=self.pass_fds,
             )
 
