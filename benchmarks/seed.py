@@ -39,7 +39,9 @@ def seed_read_model(database_url: str, users: int) -> list[str]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         for rows in _batches(users):
             ids += [str(row["id"]) for row in rows]
-            connection.execute("SELECT read_model.apply(%s::json, '[]', false)", (orjson.dumps(rows).decode(),))
+            connection.execute(
+                "SELECT read_model.put('read_model.users', %s::json, NULL)", (orjson.dumps(rows).decode(),)
+            )
         connection.execute("VACUUM ANALYZE read_model.users")
     random.Random(1).shuffle(ids)
     return ids

@@ -1,4 +1,5 @@
 import unicodedata
+from functools import lru_cache
 
 import idna
 
@@ -11,8 +12,13 @@ def canonical_email(email: str) -> str:
     local, _, domain = unicodedata.normalize("NFC", email.strip()).rpartition("@")
     # casefolding can undo NFC, and NFC after it cannot undo casefolding
     local = unicodedata.normalize("NFC", local.casefold())
+    return f"{local}@{_canonical_domain(domain)}"
+
+
+# encoding a domain takes longer than all the rest, and most users share few
+@lru_cache(maxsize=4096)
+def _canonical_domain(domain: str) -> str:
     try:
-        domain = idna.encode(domain, uts46=True, transitional=False).decode("ascii")
+        return idna.encode(domain, uts46=True, transitional=False).decode("ascii").lower()
     except idna.IDNAError:
-        domain = domain.casefold()
-    return f"{local}@{domain.lower()}"
+        return domain.casefold().lower()

@@ -1,14 +1,16 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from events.keyring import Keyring, WrongKey
-from events.recording import Position, RecordedEvent, event_of
+from events.recording import Position, RecordedEvent, event_of, record_of
 from events.sealing import BrokenSeal
 from events.user import UserId
 from runtime.batching import Batcher
-from runtime.database import Connection, Session
+from runtime.database import Connection, Row, Session
+
+Found = TypeVar("Found")
 
 # The key as a subquery and look-ups as LATERAL: each is an index look-up whatever the planner believes of a table that
 # has just grown. As joins, some became scans of the whole table.
@@ -24,7 +26,12 @@ CROSS JOIN LATERAL (
 ) e
 """  # noqa: S608 - constants
 AT = f"SELECT {COLUMNS} FROM log.events e WHERE e.position = %s"  # noqa: S608 - constants
-AFTER = f"SELECT {COLUMNS} FROM log.events e WHERE e.position > %s ORDER BY e.position LIMIT %s"  # noqa: S608 - constants
+# what an operator gave up is passed over by whatever carries the log on
+CARRIED = "NOT EXISTS (SELECT 1 FROM log.discarded d WHERE d.position = e.position)"
+AFTER = f"SELECT {COLUMNS} FROM log.events e WHERE e.position > %s AND {CARRIED} ORDER BY e.position LIMIT %s"  # noqa: S608 - constants
+OF_USER = f"""
+SELECT {COLUMNS} FROM log.events e WHERE e.user_id = %s AND e.version >= %s AND {CARRIED} ORDER BY e.version LIMIT %s
+"""  # noqa: S608 - constants
 REMEMBERED = """
 SELECT asked.ordinal, found.digest, found.position, found.changed
 FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS asked (caller, key, ordinal)
@@ -50,6 +57,36 @@ class Remembered:
     digest: bytes
     position: Position
     changed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedRecord:
+    """A user's record after an event of the log, as it is on the wire."""
+
+    position: Position
+    user_id: UserId
+    version: int
+    event_id: UUID
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """An event of the log that cannot be opened, for a reason of its own; `reason` says nothing personal."""
+
+    position: Position
+    user_id: UserId
+    version: int
+    event_id: UUID
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """What was found in a stretch of the log, up to the position `end`; None: the log ends before it."""
+
+    found: Sequence[LoggedRecord | Unreadable]
+    end: Position | None
 
 
 class Reader:
@@ -106,10 +143,83 @@ class Reader:
 
 async def events_after(
     connection: Connection, keyring: Keyring, position: Position, *, limit: int
-) -> list[RecordedEvent]:
-    """The next events of the log after `position`, in order; no event before the last of them can still appear."""
+) -> list[RecordedEvent | Unreadable]:
+    """The next events of the log after `position`, in order; no event before the last of them can still appear.
+
+    What an operator discarded is not among them. Raises WrongKey.
+    """
     cursor = await connection.execute(AFTER, (position, limit), prepare=True)
-    return [event_of(row, keyring) for row in await cursor.fetchall()]
+    return [await _read(connection, keyring, row, event_of) for row in await cursor.fetchall()]
+
+
+async def records_after(
+    connection: Connection,
+    keyring: Keyring,
+    position: Position,
+    *,
+    limit: int,
+    wanted: Callable[[UUID], bool],
+) -> Stretch:
+    """As `events_after`, for the users that are wanted, and only what rows of the read model are made of."""
+    cursor = await connection.execute(AFTER, (position, limit), prepare=True)
+    rows = await cursor.fetchall()
+    return Stretch(
+        found=[await _read(connection, keyring, row, _logged) for row in rows if wanted(row["user_id"])],
+        end=Position(rows[-1]["position"]) if rows else None,
+    )
+
+
+async def records_of(
+    connection: Connection, keyring: Keyring, user_id: UUID, *, from_version: int, limit: int
+) -> list[LoggedRecord | Unreadable]:
+    """A user's events from a version on, in order, as `records_after` has them."""
+    cursor = await connection.execute(OF_USER, (user_id, from_version, limit), prepare=True)
+    return [await _read(connection, keyring, row, _logged) for row in await cursor.fetchall()]
+
+
+async def events_of(
+    connection: Connection, keyring: Keyring, user_id: UUID, *, from_version: int, limit: int
+) -> list[RecordedEvent | Unreadable]:
+    """A user's events from a version on, in order, as `events_after` has them."""
+    cursor = await connection.execute(OF_USER, (user_id, from_version, limit), prepare=True)
+    return [await _read(connection, keyring, row, event_of) for row in await cursor.fetchall()]
+
+
+def _logged(row: Row, keyring: Keyring) -> LoggedRecord:
+    return LoggedRecord(
+        position=Position(row["position"]),
+        user_id=UserId(row["user_id"]),
+        version=row["version"],
+        event_id=row["event_id"],
+        record=record_of(row, keyring),
+    )
+
+
+async def _read(
+    connection: Connection, keyring: Keyring, row: Row, read: Callable[[Row, Keyring], Found]
+) -> Found | Unreadable:
+    try:
+        return read(row, keyring)
+    except BrokenSeal as error:
+        reason = str(error)
+    except WrongKey:
+        # a key that this deployment never wrapped says nothing against the event: no event could be opened
+        if not await _wrapped_by(connection, keyring, row["user_id"]):
+            raise
+        reason = "the user's data key was altered"
+    return Unreadable(
+        position=Position(row["position"]),
+        user_id=UserId(row["user_id"]),
+        version=row["version"],
+        event_id=row["event_id"],
+        reason=reason,
+    )
+
+
+async def _wrapped_by(connection: Connection, keyring: Keyring, user_id: UUID) -> bool:
+    cursor = await connection.execute("SELECT kek_id FROM log.user_keys WHERE user_id = %s", (user_id,))
+    row = await cursor.fetchone()
+    return row is not None and row["kek_id"] == keyring.kek_id
 
 
 async def head_position(connection: Connection) -> Position:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NewType
 from uuid import UUID
 
 from events.keyring import Keyring
-from events.sealing import associated_data, seal, unseal
+from events.sealing import BrokenSeal, associated_data, seal, unseal
 from events.user import UserEvent
 from events.wire import NAMES, PERSONAL, SCHEMA, changes_to_wire, event_from_wire, user_to_wire
 from runtime.correlation import Correlation
@@ -90,7 +90,43 @@ def event_of(row: Mapping[str, Any], keyring: Keyring) -> RecordedEvent:
 
     Raises BrokenSeal and WrongKey.
     """
+    personal = _personal(row, keyring)
+    data, metadata = row["data"], row["metadata"]
+    try:
+        return RecordedEvent(
+            position=Position(row["position"]),
+            recorded_at=row["recorded_at"],
+            event=event_from_wire(
+                event_id=row["event_id"],
+                type_name=row["type"],
+                record=data["record"] | personal["record"],
+                changes=data["changes"] | personal["changes"],
+            ),
+            metadata=Metadata(**metadata | {"actor": Actor(**metadata["actor"])}),
+            type_name=row["type"],
+            schema=row["schema"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _malformed(row, error) from error
+
+
+def record_of(row: Mapping[str, Any], keyring: Keyring) -> dict[str, Any]:
+    """The record alone, as it is on the wire, of the same row: what a row of the read model is made of.
+
+    Several times as fast as `event_of`. Raises BrokenSeal and WrongKey.
+    """
+    personal = _personal(row, keyring)
+    try:
+        record: dict[str, Any] = row["data"]["record"] | personal["record"]
+    except (KeyError, TypeError) as error:
+        raise _malformed(row, error) from error
+    return record
+
+
+def _personal(row: Mapping[str, Any], keyring: Keyring) -> Any:  # noqa: ANN401 - a JSON document
     user_id: UUID = row["user_id"]
+    if row["wrapped"] is None:
+        raise BrokenSeal("the user's data key is not there")
     bound_to = associated_data(
         user_id=user_id,
         version=row["version"],
@@ -98,21 +134,13 @@ def event_of(row: Mapping[str, Any], keyring: Keyring) -> RecordedEvent:
         schema=row["schema"],
         event_id=row["event_id"],
     )
-    personal = unseal(keyring.open(user_id, row["wrapped"]), row["sealed"], bound_to)
-    data, metadata = row["data"], row["metadata"]
-    return RecordedEvent(
-        position=Position(row["position"]),
-        recorded_at=row["recorded_at"],
-        event=event_from_wire(
-            event_id=row["event_id"],
-            type_name=row["type"],
-            record=data["record"] | personal["record"],
-            changes=data["changes"] | personal["changes"],
-        ),
-        metadata=Metadata(**metadata | {"actor": Actor(**metadata["actor"])}),
-        type_name=row["type"],
-        schema=row["schema"],
-    )
+    return unseal(keyring.open(user_id, row["wrapped"]), row["sealed"], bound_to)
+
+
+def _malformed(row: Mapping[str, Any], error: Exception) -> BrokenSeal:
+    # the kind of error alone: its text may quote what the user's record says
+    kind = type(error).__name__
+    return BrokenSeal(f"what it holds is no {row['type']} of schema {row['schema']} as this version knows it ({kind})")
 
 
 def _hex(value: bytes) -> str:

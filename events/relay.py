@@ -16,7 +16,7 @@ from events.envelope import Envelope, NotOurEvent, history_envelope, snapshot_en
 from events.keyring import Keyring, WrongKey, open_keyring
 from events.partitioning import partition_of
 from events.publication import Channel, TopicAhead, read_back, save
-from events.reader import events_after
+from events.reader import Unreadable, events_after
 from events.recording import Position, RecordedEvent
 from events.sealing import BrokenSeal
 from events.topics import WrongPartitions, ensure_topics, spans, topic_reader
@@ -183,7 +183,11 @@ class Relay:
         checked = loop.time()
         while not self._stopping.is_set():
             self._wake.clear()
-            recorded = await events_after(connection, self._keyring, position, limit=BATCH)
+            recorded: list[RecordedEvent] = []
+            for one in await events_after(connection, self._keyring, position, limit=BATCH):
+                if isinstance(one, Unreadable):
+                    raise BrokenSeal(f"position {one.position}: {one.reason}")
+                recorded.append(one)
             if recorded:
                 await self._send(producer, channels, recorded)
                 position = recorded[-1].position

@@ -23,7 +23,13 @@ def create_app(settings: Settings) -> FastAPI:
     session = Session(
         settings.database_url.get_secret_value(), application="muster projector", timeout=STATEMENT_TIMEOUT
     )
-    store = ModelStore(session, open_keyring(settings), events_topic=settings.events_topic)
+    store = ModelStore(
+        session,
+        open_keyring(settings),
+        events_topic=settings.events_topic,
+        partitions=settings.topic_partitions,
+        parked_limit=settings.parked_limit,
+    )
     projector = Projector(settings, store)
     readiness = Readiness()
 

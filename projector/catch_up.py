@@ -1,17 +1,19 @@
 """The read model brought up to date from the log itself, where the topic cannot be trusted to be whole."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
+from uuid import UUID
 
 from prometheus_client import Counter
 
 from events.partitioning import partition_of
+from events.reader import LoggedRecord, Unreadable
 from events.recording import Position
 from events.topics import Span
-from events.wire import user_to_wire
 from projector.model_store import ModelStore, Progress, Published, Step
-from projector.rows import folded, row_of
+from projector.parking import Park, park_logged, park_unreadable, tell
+from projector.rows import NoRow, Row, row_of
 from runtime.logs import logger
 
 APPLIED = Counter("muster_projector_applied_total", "Events applied to the read model", ["source"])
@@ -51,18 +53,33 @@ async def read_log(
     position = Position(min(stands.position for stands in progress.values()))
     log.info("reading the log", why=why, partitions=sorted(numbers), from_position=position + 1, to=goal)
     while position < goal:
-        recorded = await store.events_after(position, BATCH)
-        position = recorded[-1].position if recorded else goal
-        rows = [
-            row_of(user_to_wire(found.event.user), found.position)
-            for found in recorded
-            if partition_of(found.event.user.id, partitions) in numbers
-        ]
-        progress = await _move(store, progress, rows, position, {})
+        stretch = await store.records_after(
+            position, BATCH, lambda user_id: partition_of(user_id, partitions) in numbers
+        )
+        position = stretch.end if stretch.end is not None else goal
+        rows, parks = sorted_out(stretch.found, partitions)
+        progress = await _move(store, progress, rows, position, {}, parks=parks)
         APPLIED.labels("log").inc(len(rows))
         if not await go_on():
             return None
     return Caught(position=position, progress=progress, published=published)
+
+
+def sorted_out(found: Iterable[LoggedRecord | Unreadable], partitions: int) -> tuple[list[Row], list[Park]]:
+    """What can be applied of these events, and what is to be parked: of a user nothing after that."""
+    rows: list[Row] = []
+    parks: dict[UUID, Park] = {}
+    for one in found:
+        if one.user_id in parks:
+            continue
+        if isinstance(one, Unreadable):
+            parks[one.user_id] = park_unreadable(one, partitions)
+            continue
+        try:
+            rows.append(row_of(one.record, one.position))
+        except NoRow as error:
+            parks[one.user_id] = park_logged(one, str(error), partitions)
+    return rows, list(parks.values())
 
 
 async def land(store: ModelStore, caught: Caught, held: Mapping[int, Span]) -> Mapping[int, Progress]:
@@ -75,20 +92,25 @@ async def land(store: ModelStore, caught: Caught, held: Mapping[int, Span]) -> M
         found = caught.published.get(number)
         known = found is not None and span.start <= found.next_offset <= span.end
         offsets[number] = found.next_offset if found is not None and known else span.start
-    return await _move(store, caught.progress, [], caught.position, offsets)
+    epochs = {number: found.epoch for number, found in caught.published.items()}
+    return await _move(store, caught.progress, [], caught.position, offsets, epochs=epochs)
 
 
 async def _move(
     store: ModelStore,
     progress: Mapping[int, Progress],
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
     position: Position,
     offsets: Mapping[int, int],
+    *,
+    epochs: Mapping[int, int] | None = None,
+    parks: Sequence[Park] = (),
 ) -> Mapping[int, Progress]:
     moved = {
         number: Progress(
             next_offset=offsets.get(number, stands.next_offset),
             position=Position(max(position, stands.position)),
+            epoch=(epochs or {}).get(number, stands.epoch),
         )
         for number, stands in progress.items()
     }
@@ -98,8 +120,9 @@ async def _move(
             from_offset=progress[number].next_offset,
             next_offset=stands.next_offset,
             position=stands.position,
+            epoch=stands.epoch,
         )
         for number, stands in moved.items()
     ]
-    await store.apply(folded(rows), steps, strict=False)
+    tell(await store.project(rows, steps, source="log", parks=parks, strict=False))
     return moved

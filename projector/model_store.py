@@ -1,16 +1,24 @@
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Final
+from uuid import UUID
 
 import orjson
-from psycopg import errors
+import psycopg
 
 from events.keyring import Keyring
-from events.reader import events_after, head_position
-from events.recording import Position, RecordedEvent
-from runtime.database import Connection, Row, Session
+from events.reader import Stretch, head_position, records_after
+from events.recording import Position
+from projector.parking import Park, park_row
+from projector.read_model import SHAPE
+from projector.rows import Row, folded
+from projector.sifting import REFUSALS, sift
+from runtime.database import Connection, Session
+from runtime.database import Row as DatabaseRow
+from runtime.failpoints import failpoint
 
-APPLY = "SELECT user_id, held, got FROM read_model.apply(%s::json, %s::json, %s)"
+PROJECT: Final = "SELECT user_id, held, got FROM read_model.project(%s::json, %s::json, %s::json, %s, %s)"
+PARK: Final = "SELECT read_model.park(%s::json, NULL)"
 
 
 class PartitionMoved(Exception):
@@ -21,20 +29,33 @@ class VersionsMissing(Exception):
     """The topic skips versions of users: it has lost events, which the log still has."""
 
 
+class NewerShape(Exception):
+    """The read model was rebuilt with a newer shape than this process knows."""
+
+
+class TooManyParked(Exception):
+    """More is parked than single events' own faults explain: this process or its settings may be wrong."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A partition's move from one offset to the next, `position` being the last that is applied then."""
+    """A partition's move from one offset to the next, `position` being the last that is applied then.
+
+    `epoch` is that of the offsets, when it changes.
+    """
 
     partition: int
     from_offset: int
     next_offset: int
     position: Position
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     next_offset: int
     position: Position
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,39 +64,55 @@ class Published:
 
     next_offset: int
     position: Position
+    epoch: int
 
 
 class ModelStore:
     """The read model's side of the database. Raises Unavailable and OutcomeUnknown when it is away."""
 
-    def __init__(self, session: Session, keyring: Keyring, *, events_topic: str) -> None:
+    def __init__(
+        self, session: Session, keyring: Keyring, *, events_topic: str, partitions: int, parked_limit: int
+    ) -> None:
         self._session = session
         self._keyring = keyring
         self._topic = events_topic
+        self._partitions = partitions
+        self._parked_limit = parked_limit
 
-    async def apply(self, rows: Sequence[Mapping[str, Any]], steps: Sequence[Step], *, strict: bool) -> None:
-        """Rows and offsets in one transaction. Raises PartitionMoved and VersionsMissing: then nothing was applied."""
-        parameters = (
-            orjson.dumps(rows).decode(),
-            orjson.dumps([asdict(step) for step in steps]).decode(),
-            strict,
-        )
+    async def project(
+        self, rows: Sequence[Row], steps: Sequence[Step], *, source: str, parks: Sequence[Park] = (), strict: bool
+    ) -> Sequence[Park]:
+        """Apply rows (one an event, a user's in order), park and move on, in one transaction; gives what is parked.
+
+        A row that the table does not take is parked with its user's later ones; whatever the database says of itself
+        parks nothing. Raises PartitionMoved, VersionsMissing, NewerShape and TooManyParked: then nothing was done.
+        """
+        if parks:
+            await self._check_limit(len(parks))
         try:
-            missing = await self._session.fetch(APPLY, parameters)
-        except errors.SerializationFailure as error:
-            raise PartitionMoved(error.diag.message_primary) from None
+            try:
+                missing = await self._session.fetch(
+                    PROJECT, self._projection(folded(rows), parks, steps, strict=strict)
+                )
+            except REFUSALS:
+                return await self._sift(rows, steps, parks, source)
+        except psycopg.DatabaseError as error:
+            raise _translated(error) from None
         if missing:
             found = ", ".join(f"{row['user_id']} has {row['held']}, got {row['got']}" for row in missing[:5])
             raise VersionsMissing(f"{len(missing)} users: {found}")
+        return parks
 
     async def progress(self, partitions: Iterable[int]) -> dict[int, Progress]:
         """Where the partitions stand; a partition that never moved is not in it."""
         rows = await self._session.fetch(
-            "SELECT partition, next_offset, position FROM read_model.progress WHERE partition = ANY(%s)",
+            "SELECT partition, next_offset, position, epoch FROM read_model.progress WHERE partition = ANY(%s)",
             (list(partitions),),
         )
         return {
-            row["partition"]: Progress(next_offset=row["next_offset"], position=Position(row["position"]))
+            row["partition"]: Progress(
+                next_offset=row["next_offset"], position=Position(row["position"]), epoch=row["epoch"]
+            )
             for row in rows
         }
 
@@ -89,10 +126,12 @@ class ModelStore:
 
     async def published(self) -> dict[int, Published]:
         rows = await self._session.fetch(
-            "SELECT partition, next_offset, position FROM log.publication WHERE topic = %s", (self._topic,)
+            "SELECT partition, next_offset, position, epoch FROM log.publication WHERE topic = %s", (self._topic,)
         )
         return {
-            row["partition"]: Published(next_offset=row["next_offset"], position=Position(row["position"]))
+            row["partition"]: Published(
+                next_offset=row["next_offset"], position=Position(row["position"]), epoch=row["epoch"]
+            )
             for row in rows
         }
 
@@ -101,11 +140,61 @@ class ModelStore:
 
     async def holds(self, position: Position, event_id: object) -> bool:
         """Whether the log has this very event at this position."""
-        found: list[Row] = await self._session.fetch("SELECT event_id FROM log.events WHERE position = %s", (position,))
+        found: list[DatabaseRow] = await self._session.fetch(
+            "SELECT event_id FROM log.events WHERE position = %s", (position,)
+        )
         return bool(found) and found[0]["event_id"] == event_id
 
-    async def events_after(self, position: Position, limit: int) -> list[RecordedEvent]:
-        async def read(connection: Connection) -> list[RecordedEvent]:
-            return await events_after(connection, self._keyring, position, limit=limit)
+    async def records_after(self, position: Position, limit: int, wanted: Callable[[UUID], bool]) -> Stretch:
+        async def read(connection: Connection) -> Stretch:
+            return await records_after(connection, self._keyring, position, limit=limit, wanted=wanted)
 
         return await self._session.use(read)
+
+    async def _sift(
+        self, rows: Sequence[Row], steps: Sequence[Step], parks: Sequence[Park], source: str
+    ) -> Sequence[Park]:
+        """As `project`, finding out which rows it is that the table does not take."""
+
+        async def apply(connection: Connection) -> Sequence[Park]:
+            async with connection.transaction():
+                await connection.execute(PROJECT, self._projection([], [], steps, strict=False))
+                refused = await sift(connection, rows)
+                found = [*parks, *(park_row(one.row, source, one.reason, self._partitions) for one in refused)]
+                await connection.execute(PARK, (orjson.dumps(found).decode(),))
+                failpoint("projector.parking")
+            return found
+
+        return await self._session.use(apply)
+
+    async def _check_limit(self, more: int) -> None:
+        rows = await self._session.fetch("SELECT count(*) AS count FROM read_model.parked")
+        parked = rows[0]["count"] + more
+        if parked > self._parked_limit:
+            raise TooManyParked(
+                f"{parked} events cannot be applied, more than PARKED_LIMIT ({self._parked_limit}): this looks like a"
+                " fault of this version or its settings rather than of the events. None of the newest was parked"
+            )
+
+    @staticmethod
+    def _projection(
+        rows: Sequence[Row], parks: Sequence[Park], steps: Sequence[Step], *, strict: bool
+    ) -> tuple[object, ...]:
+        return (
+            orjson.dumps(rows).decode(),
+            orjson.dumps(parks).decode(),
+            orjson.dumps([asdict(step) for step in steps]).decode(),
+            strict,
+            SHAPE,
+        )
+
+
+def _translated(error: psycopg.DatabaseError) -> Exception:
+    message = error.diag.message_primary or ""
+    match error.sqlstate:
+        case "MU001":
+            return NewerShape(f"{message}: start the projector of the version that rebuilt it")
+        case "MU002":
+            return PartitionMoved(message)
+        case _:
+            return error

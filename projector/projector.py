@@ -3,18 +3,31 @@
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Literal
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from prometheus_client import Counter, Gauge
 
-from events.envelope import NotOurEvent, Opened, open_envelope
+from events.envelope import Opened
+from events.keyring import WrongKey
 from events.recording import Position
 from events.topics import Record, WrongPartitions, ensure_topics, poll, spans
 from projector.catch_up import APPLIED, BATCH, land, read_log
-from projector.model_store import ModelStore, PartitionMoved, Progress, Step, VersionsMissing
-from projector.rows import folded, row_of
+from projector.model_store import (
+    ModelStore,
+    NewerShape,
+    PartitionMoved,
+    Progress,
+    Step,
+    TooManyParked,
+    VersionsMissing,
+)
+from projector.opening import opened, place_of
+from projector.parking import Park, tell
+from projector.rows import Row
 from runtime.failpoints import failpoint
 from runtime.failures import OutcomeUnknown, Unavailable
 from runtime.logs import logger
@@ -70,7 +83,7 @@ class Projector(ConsumerRebalanceListener):
             try:
                 await self._consume()
                 continue
-            except (TopicAhead, WrongPartitions) as error:
+            except (TopicAhead, WrongPartitions, WrongKey, NewerShape, TooManyParked) as error:
                 # no machine may settle these: say it, keep looking whether an operator has
                 self._set("halted", str(error))
                 log.error("projector halted", reason=str(error))
@@ -78,7 +91,7 @@ class Projector(ConsumerRebalanceListener):
                 # the log tells the rest: an address or a name is nothing for whoever asks about readiness
                 self._set("retrying", type(error).__name__)
                 log.warning("projector interrupted", reason=f"{type(error).__name__}: {error}")
-            except Exception as error:  # an event that cannot be applied: never passed over, tried again, and seen
+            except Exception as error:  # a fault of this code: nothing is passed over, it is tried again, and seen
                 self._set("retrying", type(error).__name__)
                 log.exception("projector failed")
             await wait_at_most(self._stopping, LONGEST if self.state == "halted" else backoff.pause())
@@ -196,6 +209,8 @@ class Projector(ConsumerRebalanceListener):
     async def _apply(self, consumer: AIOKafkaConsumer, polled: Mapping[TopicPartition, Sequence[Record]]) -> None:
         steps: list[Step] = []
         fresh: list[Opened] = []
+        rows: list[Row] = []
+        parks: list[Park] = []
         for partition, records in polled.items():
             stands = self._placed.get(partition)
             if stands is None:
@@ -204,7 +219,8 @@ class Projector(ConsumerRebalanceListener):
             current = [record for record in records if record.offset >= stands.next_offset]
             SKIPPED.inc(len(records) - len(current))
             before = records[-len(current) - 1] if len(current) < len(records) else None
-            if before is not None and self._open(before).position > stands.position:
+            place = place_of(before) if before is not None else None
+            if place is not None and place[0] > stands.position:
                 await self._catch_up(consumer, [partition], why="topic_made_anew")
                 continue
             if not current:
@@ -213,25 +229,30 @@ class Projector(ConsumerRebalanceListener):
                 # retention overtook us between two polls
                 await self._catch_up(consumer, [partition], why="lost_offset")
                 continue
-            opened = [self._open(record) for record in current]
-            await self._check_not_ahead(opened[-1])
-            fresh.extend(opened)
+            batch = opened(current)
+            if batch.newest is not None:
+                await self._check_not_ahead(*batch.newest)
+            fresh.extend(batch.events)
+            rows.extend(batch.rows)
+            parks.extend(batch.parks)
             steps.append(
                 Step(
                     partition=partition.partition,
                     from_offset=stands.next_offset,
                     next_offset=current[-1].offset + 1,
-                    position=opened[-1].position,
+                    position=batch.newest[0] if batch.newest is not None else stands.position,
                 )
             )
         if not steps:
             return
         failpoint("projector.before_apply")
-        await self._store.apply(folded(row_of(found.user, found.position) for found in fresh), steps, strict=True)
+        parked = await self._store.project(rows, steps, source="topic", parks=parks, strict=True)
         failpoint("projector.applied")
+        tell(parked)
         for step in steps:
-            self._placed[TopicPartition(self._settings.events_topic, step.partition)] = Progress(
-                next_offset=step.next_offset, position=step.position
+            partition = TopicPartition(self._settings.events_topic, step.partition)
+            self._placed[partition] = replace(
+                self._placed[partition], next_offset=step.next_offset, position=step.position
             )
             POSITION.labels(step.partition).set(step.position)
         APPLIED.labels("topic").inc(len(fresh))
@@ -239,26 +260,19 @@ class Projector(ConsumerRebalanceListener):
         log.info(
             "applied",
             events=len(fresh),
-            newest_position=max(found.position for found in fresh),
+            newest_position=max((found.position for found in fresh), default=None),
             # under load a line would be longer than the events it tells of
             correlation_ids=[found.correlation_id for found in fresh[:MOST_IDS_LOGGED]],
         )
 
-    @staticmethod
-    def _open(record: Record) -> Opened:
-        try:
-            return open_envelope(record.headers, record.value)
-        except NotOurEvent as error:
-            raise NotOurEvent(f"{record.topic}-{record.partition} offset {record.offset}: {error}") from None
-
-    async def _check_not_ahead(self, newest: Opened) -> None:
+    async def _check_not_ahead(self, position: Position, event_id: UUID) -> None:
         """An event is in the log before it is in the topic; raises TopicAhead when it is not."""
-        if newest.position <= self._head:
+        if position <= self._head:
             return
         self._head = await self._store.head()
-        if not await self._store.holds(newest.position, newest.event_id):
+        if not await self._store.holds(position, event_id):
             raise TopicAhead(
-                f"the topic holds position {newest.position} (event {newest.event_id}), which the log, ending at"
+                f"the topic holds position {position} (event {event_id}), which the log, ending at"
                 f" {self._head}, does not: acknowledged events were lost from the log. Restore them, or delete both"
                 " topics to have them published anew from the log as it is, and rebuild the read model"
             )

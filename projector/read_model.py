@@ -1,9 +1,14 @@
 """The read model's tables, declared once: written here, read by the query API, made by the migrations."""
 
+from typing import Final
+
 from sqlalchemy import BigInteger, Column, Computed, DateTime, Integer, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 metadata = MetaData(schema="read_model")
+
+# Counts the shapes that the table of users has had; rows are made for this one (projector/rows.py).
+SHAPE: Final = 1
 
 users = Table(
     "users",
@@ -35,4 +40,5 @@ progress = Table(
     Column("next_offset", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
     Column("moved_at", DateTime(timezone=True), nullable=False),
+    Column("epoch", Integer, nullable=False),
 )

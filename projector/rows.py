@@ -3,11 +3,28 @@ from typing import Any
 
 from events.email import canonical_email
 
+Row = dict[str, Any]
+
 PERSONAL_AND_STATE = ("email", "display_name", "status", "roles", "attributes", "password_changed_at")
 
 
-def row_of(user: Mapping[str, Any], position: int) -> dict[str, Any]:
-    """A row of read_model.users from the record on the wire; a deleted user's row keeps nothing personal."""
+class NoRow(Exception):
+    """A record lacks what a row of the read model is made of; the message says nothing personal."""
+
+
+def row_of(user: Mapping[str, Any], position: int) -> Row:
+    """A row of read_model.users from the record on the wire; a deleted user's row keeps nothing personal.
+
+    Raises NoRow for what is no such record.
+    """
+    try:
+        return _row(user, position)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # the kind of error alone: its text may quote what the record says
+        raise NoRow(f"its record is not what a row is made of ({type(error).__name__})") from error
+
+
+def _row(user: Mapping[str, Any], position: int) -> Row:
     row = {
         "id": user["id"],
         "version": user["version"],
@@ -23,9 +40,9 @@ def row_of(user: Mapping[str, Any], position: int) -> dict[str, Any]:
     return row
 
 
-def folded(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def folded(rows: Iterable[Row]) -> list[Row]:
     """One row a user: the newest, with the first version that the batch had of them."""
-    newest: dict[str, dict[str, Any]] = {}
+    newest: dict[str, Row] = {}
     for row in rows:
         held = newest.get(row["id"])
         if held is None:

@@ -5,7 +5,7 @@ from typing import Any, LiteralString, TypeVar
 
 import orjson
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
@@ -62,8 +62,8 @@ class Session:
     async def use(self, work: Callable[[Connection], Awaitable[T]], *, timeout: float | None = None) -> T:
         """Lend the connection (autocommit) to `work`; raises as `fetch` does.
 
-        Errors of the server that are about the data (integrity, permission, bad values) pass through as psycopg
-        raises them.
+        Errors of the server that are about the data (integrity, permission, bad or too large values) pass through as
+        psycopg raises them.
         """
         bound = timeout or self._timeout
         try:
@@ -99,6 +99,9 @@ class Session:
             raise Unavailable(message) if self._reads else OutcomeUnknown(message)
         try:
             return task.result()
+        except errors.ProgramLimitExceeded:
+            # psycopg counts it among the failures of operation; it is about the data: a value is too large for an index
+            raise
         except psycopg.OperationalError as error:
             if error.sqlstate is None or connection.broken:
                 self._connection = None

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
         description="a name of this projector's own that it keeps when restarted (Kafka static membership): it then"
         " has its partitions back at once, without the group waiting for the one that died",
     )
+    parked_limit: int = Field(
+        100, ge=1, description="events that may be set aside as unreadable; above it, something else is wrong: all stop"
+    )
     relay: bool = Field(True, description="whether the command API stands for election as the relay")
 
     write_timeout: float = Field(5.0, gt=0, description="bound on a write's answer once its body has arrived")

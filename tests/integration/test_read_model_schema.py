@@ -28,7 +28,6 @@ def shape(column: "Column[object]") -> tuple[str, bool, bool, bool]:
 def test_the_declared_tables_are_those_that_the_migrations_make(engine: Engine) -> None:
     made = MetaData(schema="read_model")
     made.reflect(engine)
-    assert made.tables.keys() == read_model.metadata.tables.keys()
     for name, declared in read_model.metadata.tables.items():
         shapes = [{column.name: shape(column) for column in table.columns} for table in (declared, made.tables[name])]
         assert shapes[0] == shapes[1]

@@ -95,7 +95,7 @@ class Stage:
         record = await create(commands, email, password=PASSWORD, roles=roles)
         del commands.headers["authorization"]
         rows = orjson.dumps([row_of({**record, "deleted_at": None}, 1)]).decode()
-        self.owner.execute("SELECT read_model.apply(%s, '[]', false)", (rows,))
+        self.owner.execute("SELECT read_model.put('read_model.users', %s, NULL)", (rows,))
         return self.account(UUID(record["id"]), await log_in(commands, email, PASSWORD))
 
     async def service(self, scope: str) -> Account:

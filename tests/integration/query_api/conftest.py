@@ -26,7 +26,7 @@ class ReadModel:
 
     def hold(self, users: Iterable[User], *, position: int = 7) -> None:
         rows = [row_of(user_to_wire(user), position) for user in users]
-        self.owner.execute("SELECT read_model.apply(%s, '[]', false)", (orjson.dumps(rows).decode(),))
+        self.owner.execute("SELECT read_model.put('read_model.users', %s, NULL)", (orjson.dumps(rows).decode(),))
 
     def stand(self, partition: int, *, offset: int, position: int) -> None:
         """All of this partition before `offset` is applied: the events up to `position`."""

@@ -1,0 +1,33 @@
+-- Puts rows into a table of the read model, each user's only if it is newer than what is there.
+--
+-- target: read_model.users, or the table of a build. records: a JSON array of objects whose keys are the table's
+-- columns; what a table does not have is passed over. Users who are parked are left as they are: those of the live
+-- table, and those of `build` (null: none).
+CREATE FUNCTION read_model.put(target regclass, records json, build bigint) RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_bitmapscan = off
+AS $$
+DECLARE
+    names text;
+    assignments text;
+BEGIN
+    SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum),
+        string_agg(format('%1$I = excluded.%1$I', a.attname), ', ' ORDER BY a.attnum) FILTER (WHERE a.attname <> 'id')
+    INTO STRICT names, assignments
+    FROM pg_attribute a
+    WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
+
+    EXECUTE format(
+        'INSERT INTO %1$s AS u (%2$s)'
+        ' SELECT %2$s FROM json_populate_recordset(NULL::%1$s, $1) AS r'
+        ' WHERE NOT EXISTS ('
+        '     SELECT 1 FROM read_model.parked k WHERE k.user_id = r.id AND (k.build IS NULL OR k.build = $2))'
+        ' ORDER BY r.id'
+        ' ON CONFLICT (id) DO UPDATE SET %3$s WHERE u.version < excluded.version',
+        target, names, assignments)
+    USING records, build;
+END
+$$;

@@ -1,0 +1,62 @@
+"""Records of the events topic, opened: what can be applied, and what is to be parked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from events.envelope import NotOurEvent, Opened, open_envelope, sequence_of
+from events.recording import Position
+from events.topics import Record
+from projector.parking import Park, park_record, user_in
+from projector.rows import NoRow, Row, row_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedBatch:
+    """`rows` are those of `events`; of a user who is parked they have nothing from there on.
+
+    `newest` is the last place in the log that a record names, whether or not that record can be applied.
+    """
+
+    events: Sequence[Opened]
+    rows: Sequence[Row]
+    parks: Sequence[Park]
+    newest: tuple[Position, UUID] | None
+
+
+def opened(records: Sequence[Record]) -> OpenedBatch:
+    """Open records of one partition, in order."""
+    events: list[Opened] = []
+    rows: list[Row] = []
+    parks: list[Park] = []
+    held: set[str] = set()
+    newest: tuple[Position, UUID] | None = None
+    for record in records:
+        newest = place_of(record) or newest
+        try:
+            event, row = _open(record)
+        except (NotOurEvent, NoRow) as error:
+            parks.append(park_record(record, str(error)))
+            if (user_id := user_in((record.key or b"").decode(errors="replace"))) is not None:
+                held.add(user_id)
+            continue
+        events.append(event)
+        if row["id"] not in held:
+            rows.append(row)
+    return OpenedBatch(events=events, rows=rows, parks=parks, newest=newest)
+
+
+def place_of(record: Record) -> tuple[Position, UUID] | None:
+    """The place in the log that a record names: position and event id."""
+    try:
+        return sequence_of(record.headers)
+    except NotOurEvent:
+        return None
+
+
+def _open(record: Record) -> tuple[Opened, Row]:
+    event = open_envelope(record.headers, record.value)
+    row = row_of(event.user, event.position)
+    if str(row["id"]).encode() != record.key:
+        raise NotOurEvent("its key is not the id of the user that it is about")
+    return event, row
