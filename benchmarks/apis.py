@@ -128,8 +128,9 @@ def started_client(script: str, asked: Mapping[str, Any]) -> "Generator[subproce
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # the terminal's Ctrl-C is this process's to handle
-        start_new_session=True,
+        # the terminal's Ctrl-C is this process's to handle; a session of its own would weigh as much as all the APIs'
+        # whatever its priority
+        process_group=0,
     )
     try:
         assert client.stdin is not None
