@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         readiness.add("first admin", first_admin.wrong)
     if settings.relay:
         # the log takes writes whatever the broker does: the relay's trouble is told, not a reason to send none
-        readiness.note("relay", lambda: relay.state if relay.problem is None else f"{relay.state}: {relay.problem}")
+        readiness.note("relay", lambda: _standing(relay))
 
     @asynccontextmanager
     async def resources() -> AsyncGenerator[None]:
@@ -112,3 +112,8 @@ async def _meanwhile(work: Coroutine[None, None, None]) -> AsyncGenerator[None]:
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+def _standing(relay: Relay) -> str:
+    parked = f", {len(relay.parked)} users parked" if len(relay.parked) else ""
+    return f"{relay.state}{parked}" if relay.problem is None else f"{relay.state}: {relay.problem}{parked}"

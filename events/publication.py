@@ -16,11 +16,11 @@ from runtime.logs import logger
 REPUBLISHING = Counter("muster_relay_topic_lost_total", "Partitions found truncated or made anew", ["topic"])
 
 SAVE = """
-INSERT INTO log.publication AS p (topic, partition, position, next_offset, last_position)
-SELECT * FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[])
+INSERT INTO log.publication AS p (topic, partition, position, next_offset, last_position, epoch)
+SELECT * FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[], %s::int[])
 ON CONFLICT (topic, partition) DO UPDATE
 SET position = excluded.position, next_offset = excluded.next_offset, last_position = excluded.last_position,
-    published_at = now()
+    epoch = excluded.epoch, published_at = now()
 """
 
 log = logger(__name__)
@@ -32,11 +32,15 @@ class TopicAhead(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Channel:
-    """One partition of one topic. `complete`: every event up to here that belongs to it is in it."""
+    """One partition of one topic. `complete`: every event up to here that belongs to it is in it.
+
+    `epoch` counts how often it was found truncated or made anew.
+    """
 
     complete: Position
     next_offset: int
     last_position: Position
+    epoch: int
 
 
 async def read_back(
@@ -44,7 +48,7 @@ async def read_back(
 ) -> dict[TopicPartition, Channel]:
     """Where each partition really stands. Raises TopicAhead when one holds what the log does not."""
     cursor = await connection.execute(
-        "SELECT topic, partition, position, next_offset, last_position FROM log.publication"
+        "SELECT topic, partition, position, next_offset, last_position, epoch FROM log.publication"
     )
     saved = {TopicPartition(row["topic"], row["partition"]): row for row in await cursor.fetchall()}
     reader.assign(partitions)
@@ -57,6 +61,7 @@ async def read_back(
         if last is not None and not await _in_log(connection, *last):
             ahead.append(f"{partition.topic}-{partition.partition} ends with position {last[0]} (event {last[1]})")
         row = saved.get(partition)
+        epoch = row["epoch"] if row is not None else 0
         found = last[0] if last is not None else Position(0)
         if row is not None and await _lost(reader, partition, span, row):
             REPUBLISHING.labels(partition.topic).inc()
@@ -68,11 +73,12 @@ async def read_back(
                 found_offset=span.end,
                 from_position=found + 1,
             )
-            row = None
+            row, epoch = None, epoch + 1
         channels[partition] = Channel(
             complete=Position(max(found, row["position"] if row else 0)),
             next_offset=span.end,
             last_position=Position(found or (row["last_position"] if row else 0)),
+            epoch=epoch,
         )
     if ahead:
         raise TopicAhead(
@@ -112,6 +118,7 @@ async def save(connection: Connection, channels: dict[TopicPartition, Channel]) 
             [channel.complete for channel in channels.values()],
             [channel.next_offset for channel in channels.values()],
             [channel.last_position for channel in channels.values()],
+            [channel.epoch for channel in channels.values()],
         ),
         prepare=True,
     )

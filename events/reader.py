@@ -1,6 +1,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from events.keyring import Keyring, WrongKey
@@ -28,7 +28,9 @@ CROSS JOIN LATERAL (
 AT = f"SELECT {COLUMNS} FROM log.events e WHERE e.position = %s"  # noqa: S608 - constants
 # what an operator gave up is passed over by whatever carries the log on
 CARRIED = "NOT EXISTS (SELECT 1 FROM log.discarded d WHERE d.position = e.position)"
-AFTER = f"SELECT {COLUMNS} FROM log.events e WHERE e.position > %s AND {CARRIED} ORDER BY e.position LIMIT %s"  # noqa: S608 - constants
+AFTER = f"""
+SELECT {COLUMNS}, {CARRIED} AS carried FROM log.events e WHERE e.position > %s ORDER BY e.position LIMIT %s
+"""  # noqa: S608 - constants
 OF_USER = f"""
 SELECT {COLUMNS} FROM log.events e WHERE e.user_id = %s AND e.version >= %s AND {CARRIED} ORDER BY e.version LIMIT %s
 """  # noqa: S608 - constants
@@ -82,10 +84,13 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
-    """What was found in a stretch of the log, up to the position `end`; None: the log ends before it."""
+class Stretch(Generic[Found]):
+    """What was found in a stretch of the log, in order, up to the position `end`; None: the log ends before it.
 
-    found: Sequence[LoggedRecord | Unreadable]
+    What an operator discarded is not among it.
+    """
+
+    found: Sequence[Found | Unreadable]
     end: Position | None
 
 
@@ -143,13 +148,9 @@ class Reader:
 
 async def events_after(
     connection: Connection, keyring: Keyring, position: Position, *, limit: int
-) -> list[RecordedEvent | Unreadable]:
-    """The next events of the log after `position`, in order; no event before the last of them can still appear.
-
-    What an operator discarded is not among them. Raises WrongKey.
-    """
-    cursor = await connection.execute(AFTER, (position, limit), prepare=True)
-    return [await _read(connection, keyring, row, event_of) for row in await cursor.fetchall()]
+) -> Stretch[RecordedEvent]:
+    """The next `limit` events after `position`; no event before the end of them can still appear. Raises WrongKey."""
+    return await _stretch(connection, keyring, (position, limit), event_of)
 
 
 async def records_after(
@@ -159,12 +160,24 @@ async def records_after(
     *,
     limit: int,
     wanted: Callable[[UUID], bool],
-) -> Stretch:
+) -> Stretch[LoggedRecord]:
     """As `events_after`, for the users that are wanted, and only what rows of the read model are made of."""
-    cursor = await connection.execute(AFTER, (position, limit), prepare=True)
+    return await _stretch(connection, keyring, (position, limit), _logged, wanted)
+
+
+async def _stretch(
+    connection: Connection,
+    keyring: Keyring,
+    parameters: tuple[Position, int],
+    read: Callable[[Row, Keyring], Found],
+    wanted: Callable[[UUID], bool] = lambda _: True,
+) -> Stretch[Found]:
+    cursor = await connection.execute(AFTER, parameters, prepare=True)
     rows = await cursor.fetchall()
     return Stretch(
-        found=[await _read(connection, keyring, row, _logged) for row in rows if wanted(row["user_id"])],
+        found=[
+            await _read(connection, keyring, row, read) for row in rows if row["carried"] and wanted(row["user_id"])
+        ],
         end=Position(rows[-1]["position"]) if rows else None,
     )
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from events.keyring import Keyring
 from events.sealing import BrokenSeal, associated_data, seal, unseal
-from events.user import UserEvent
+from events.user import UserEvent, UserId
 from events.wire import NAMES, PERSONAL, SCHEMA, changes_to_wire, event_from_wire, user_to_wire
 from runtime.correlation import Correlation
 
@@ -47,6 +47,14 @@ class RecordedEvent:
     metadata: Metadata
     type_name: str
     schema: int
+
+    @property
+    def user_id(self) -> UserId:
+        return self.event.user.id
+
+    @property
+    def version(self) -> int:
+        return self.event.user.version
 
 
 def row_of(event: UserEvent, metadata: Metadata, keyring: Keyring, wrapped: bytes | None) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from psycopg.rows import dict_row
 
 from events.envelope import Envelope, NotOurEvent, history_envelope, snapshot_envelope
 from events.keyring import Keyring, WrongKey, open_keyring
+from events.parked import ParkedUsers, TooManyParked, stretch_before
 from events.partitioning import partition_of
 from events.publication import Channel, TopicAhead, read_back, save
-from events.reader import Unreadable, events_after
+from events.reader import events_after, events_of
 from events.recording import Position, RecordedEvent
-from events.sealing import BrokenSeal
 from events.topics import WrongPartitions, ensure_topics, spans, topic_reader
 from runtime.database import Connection, Row
 from runtime.failpoints import failpoint
@@ -38,6 +38,7 @@ SEND_DEADLINE: Final = 30.0
 STOP_WITHIN: Final = 5.0
 SHORTEST_POLL, LONGEST_POLL = 0.005, 0.05
 CHECK_TOPICS_EVERY: Final = 5.0
+LOOK_FOR_RETRIES_EVERY: Final = 0.5
 
 SESSION: Final = (
     "SET jit = off",
@@ -72,6 +73,7 @@ class Relay:
         self._keyring = keyring
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
+        self.parked = ParkedUsers(limit=settings.parked_limit)
         self.state: State = "starting"
         self.problem: str | None = None
 
@@ -91,7 +93,7 @@ class Relay:
             try:
                 await self._stand_for_election()
                 continue
-            except (TopicAhead, WrongPartitions, WrongKey, BrokenSeal) as error:
+            except (TopicAhead, WrongPartitions, WrongKey, TooManyParked) as error:
                 # no machine may settle these: say it, keep looking whether an operator has
                 self._set("halted", str(error))
                 log.error("relay halted", reason=str(error))
@@ -99,7 +101,7 @@ class Relay:
                 # the log tells the rest: an address or a name is nothing for whoever asks about readiness
                 self._set("retrying", type(error).__name__)
                 log.warning("relay interrupted", reason=f"{type(error).__name__}: {error}")
-            except Exception as error:  # an event that cannot be published: never passed over, tried again, and seen
+            except Exception as error:  # a fault of this code: nothing is passed over, it is tried again, and seen
                 self._set("retrying", type(error).__name__)
                 log.exception("relay failed")
             finally:
@@ -179,18 +181,18 @@ class Relay:
         position = min(channel.complete for channel in channels.values())
         # partitions that an earlier leader found without traffic are complete as well, once this is saved
         await save(connection, channels)
+        await self.parked.look(connection)
         poll = SHORTEST_POLL
-        checked = loop.time()
+        checked = looked = loop.time()
         while not self._stopping.is_set():
             self._wake.clear()
-            recorded: list[RecordedEvent] = []
-            for one in await events_after(connection, self._keyring, position, limit=BATCH):
-                if isinstance(one, Unreadable):
-                    raise BrokenSeal(f"position {one.position}: {one.reason}")
-                recorded.append(one)
-            if recorded:
-                await self._send(producer, channels, recorded)
-                position = recorded[-1].position
+            if len(self.parked) and loop.time() - looked > LOOK_FOR_RETRIES_EVERY:
+                await self._retry(connection, producer, channels, position)
+                looked = loop.time()
+            stretch = await events_after(connection, self._keyring, position, limit=BATCH)
+            if stretch.end is not None:
+                await self._send(producer, channels, await self.parked.hold_back(connection, stretch.found))
+                position = stretch.end
                 for channel in channels.values():
                     channel.complete = max(channel.complete, position)
                 failpoint("relay.before_save")
@@ -204,19 +206,57 @@ class Relay:
             await wait_at_most(self._wake, poll)
             poll = min(poll * 2, LONGEST_POLL)
 
+    async def _retry(
+        self,
+        connection: Connection,
+        producer: AIOKafkaProducer,
+        channels: dict[TopicPartition, Channel],
+        position: Position,
+    ) -> None:
+        """Publish a parked user's events where an operator asks for it, up to where everybody else's are."""
+        await self.parked.look(connection)
+        for user in self.parked.to_retry():
+            version = user.version
+            while True:
+                found = await events_of(connection, self._keyring, user.user_id, from_version=version, limit=BATCH)
+                late, stopper = stretch_before(found, position)
+                await self._send(producer, channels, late, late=True)
+                failpoint("relay.retried")
+                await save(connection, channels)
+                if stopper is not None:
+                    await self.parked.keep(connection, stopper)
+                    break
+                if len(late) < BATCH:
+                    await self.parked.release(connection, user)
+                    log.info("published after all", user_id=str(user.user_id))
+                    break
+                version = late[-1].version + 1
+        await self.parked.look(connection)
+
     async def _send(
         self,
         producer: AIOKafkaProducer,
         channels: dict[TopicPartition, Channel],
         recorded: Sequence[RecordedEvent],
+        *,
+        late: bool = False,
     ) -> None:
-        """Send what each partition lacks and wait for the acknowledgements. Raises TopicChanged and KafkaError."""
+        """Send what each partition lacks and wait for the acknowledgements. Raises TopicChanged and KafkaError.
+
+        `late`: one user's events from before where the partitions are. Those that a killed relay had sent already end
+        with the partition's last record.
+        """
         outgoing: dict[TopicPartition, list[tuple[Position, Envelope]]] = {}
+        positions = {found.position for found in recorded}
         for found in recorded:
             number = partition_of(found.event.user.id, self._settings.topic_partitions)
             for topic, encode in self._encoders.items():
                 partition = TopicPartition(topic, number)
-                if found.position > channels[partition].complete:
+                channel = channels[partition]
+                sent = channel.complete
+                if late:
+                    sent = channel.last_position if channel.last_position in positions else Position(0)
+                if found.position > sent:
                     envelope = encode(found, self._settings.event_source)
                     outgoing.setdefault(partition, []).append((found.position, envelope))
         failpoint("relay.before_send")

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
         description="a name of this projector's own that it keeps when restarted (Kafka static membership): it then"
         " has its partitions back at once, without the group waiting for the one that died",
     )
+    stuck_after: float = Field(
+        15.0, gt=0, description="a projector's consumer that does not move for so long, though it should, is made anew"
+    )
     parked_limit: int = Field(
         100, ge=1, description="events that may be set aside as unreadable; above it, something else is wrong: all stop"
     )
@@ -113,7 +116,7 @@ class Settings(BaseSettings):
     )
     login_url: str = Field("/login", description="where the Authorize button of /docs logs in")
 
-    failpoints: str = Field("", description="point=kill|pause,...; tests only (runtime.failpoints)")
+    failpoints: str = Field("", description="point=kill|pause|hang,...; tests only (runtime.failpoints)")
 
     @classmethod
     def settings_customise_sources(

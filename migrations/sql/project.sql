@@ -1,9 +1,7 @@
--- Applies a batch of events to the live read model, parks what cannot be applied and moves the partitions on, in one
--- transaction.
+-- Applies a batch of events to the live read model and moves the partitions on, in one transaction.
 --
 -- records: a JSON array with the newest event of each user in the batch, as rows of read_model.users, plus `first`, the
---   version of that user's first event in the batch; none of an event that is parked here, or of a later one.
--- parks: as read_model.park takes them.
+--   version of that user's first event in the batch.
 -- steps: a JSON array of {partition, from_offset, next_offset, position} and, if it changes, epoch.
 -- strict: answer missing versions instead of applying (the topic has lost something); a batch read from the log
 --   itself passes false.
@@ -11,7 +9,7 @@
 --
 -- Answers the users of whom a version is missing: then nothing was applied. Raises MU001 when the live table has a newer
 -- shape than the caller's rows, and MU002 when a partition does not stand at from_offset: another process has moved it.
-CREATE FUNCTION read_model.project(records json, parks json, steps json, strict boolean, shape integer)
+CREATE FUNCTION read_model.project(records json, steps json, strict boolean, shape integer)
 RETURNS TABLE (user_id uuid, held integer, got integer)
 LANGUAGE plpgsql
 -- A plan made while the tables were empty is kept by a session until they are analysed, and would scan them whole: every
@@ -61,9 +59,6 @@ BEGIN
 
     IF json_array_length(records) > 0 THEN
         PERFORM read_model.put('read_model.users', records, NULL);
-    END IF;
-    IF json_array_length(parks) > 0 THEN
-        PERFORM read_model.park(parks, NULL);
     END IF;
 
     UPDATE read_model.progress p

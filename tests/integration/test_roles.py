@@ -268,7 +268,7 @@ def test_only_the_command_role_appends(acting_as: As, role: str) -> None:
 @pytest.mark.parametrize("role", ["muster_query", "muster_command"])
 def test_only_the_projector_role_applies(acting_as: As, role: str) -> None:
     with pytest.raises(errors.InsufficientPrivilege):
-        acting_as(role).execute("SELECT * FROM read_model.project('[]', '[]', '[]', false, 1)")
+        acting_as(role).execute("SELECT * FROM read_model.project('[]', '[]', false, 1)")
 
 
 @pytest.mark.parametrize("role", sorted(ALLOWED))
