@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from events.keyring import open_keyring
 from projector.model_store import ModelStore
 from projector.projector import Projector
+from projector.pulse import Pulse
 from runtime.database import Session
 from runtime.health import Readiness
 from runtime.pacing import end_within
@@ -14,6 +15,7 @@ from runtime.settings import Settings
 from runtime.web import web_app
 
 STATEMENT_TIMEOUT = 60.0
+PULSE_TIMEOUT = 5.0
 # a broker that is away must not keep the process from stopping
 STOP_WITHIN = 10.0
 
@@ -31,6 +33,10 @@ def create_app(settings: Settings) -> FastAPI:
         parked_limit=settings.parked_limit,
     )
     projector = Projector(settings, store)
+    beats = Session(
+        settings.database_url.get_secret_value(), application="muster projector pulse", timeout=PULSE_TIMEOUT
+    )
+    pulse = Pulse(settings, beats, projector)
     readiness = Readiness()
 
     async def projector_wrong() -> str | None:
@@ -43,11 +49,15 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def resources() -> AsyncGenerator[None]:
         projecting = asyncio.create_task(projector.run())
+        beating = asyncio.create_task(pulse.run())
         try:
             yield
         finally:
             projector.stop()
             await end_within(projecting, STOP_WITHIN)
+            await end_within(beating, 0)
+            await pulse.end()
+            await beats.close()
             await session.close()
 
     return web_app(

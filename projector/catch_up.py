@@ -12,8 +12,8 @@ from events.reader import LoggedRecord, Unreadable
 from events.recording import Position
 from events.topics import Span
 from projector.model_store import ModelStore, Progress, Published, Step
-from projector.parking import Park, park_logged, park_unreadable, tell
-from projector.rows import NoRow, Row, row_of
+from projector.parking import Park, park_logged, tell
+from projector.rows import NoRow, Row, row_of_logged
 from runtime.logs import logger
 
 APPLIED = Counter("muster_projector_applied_total", "Events applied to the read model", ["source"])
@@ -39,11 +39,12 @@ async def read_log(
     *,
     partitions: int,
     why: str,
-    go_on: Callable[[], Awaitable[bool]],
+    go_on: Callable[[int], Awaitable[bool]],
 ) -> Caught | None:
     """Apply what the log has for these partitions and the model lacks, up to the log's head.
 
-    `go_on` is asked after each batch; None when it said no (what was applied stays). Raises PartitionMoved.
+    `go_on` is asked after each batch, and told how many events that applied; None when it said no (what was applied
+    stays). Raises PartitionMoved.
     """
     CAUGHT_UP.labels(why).inc()
     # the offsets first: whatever is before them is in the log before its head, which is read next
@@ -60,7 +61,7 @@ async def read_log(
         rows, parks = sorted_out(stretch.found, partitions)
         progress = await _move(store, progress, rows, position, {}, parks=parks)
         APPLIED.labels("log").inc(len(rows))
-        if not await go_on():
+        if not await go_on(len(rows)):
             return None
     return Caught(position=position, progress=progress, published=published)
 
@@ -72,13 +73,10 @@ def sorted_out(found: Iterable[LoggedRecord | Unreadable], partitions: int) -> t
     for one in found:
         if one.user_id in parks:
             continue
-        if isinstance(one, Unreadable):
-            parks[one.user_id] = park_unreadable(one, partitions)
-            continue
         try:
-            rows.append(row_of(one.record, one.position))
+            rows.append(row_of_logged(one))
         except NoRow as error:
-            parks[one.user_id] = park_logged(one, str(error), partitions)
+            parks[one.user_id] = park_logged(one, str(error), partition_of(one.user_id, partitions))
     return rows, list(parks.values())
 
 
@@ -124,5 +122,5 @@ async def _move(
         )
         for number, stands in moved.items()
     ]
-    tell(await store.project(rows, steps, source="log", parks=parks, strict=False))
+    tell(await store.project(rows, steps, parks=parks, strict=False))
     return moved

@@ -7,7 +7,9 @@ import orjson
 import psycopg
 
 from events.keyring import Keyring
-from events.reader import Stretch, head_position, records_after
+from events.parked import TooManyParked
+from events.partitioning import partition_of
+from events.reader import LoggedRecord, Stretch, head_position, records_after
 from events.recording import Position
 from projector.parking import Park, park_row
 from projector.read_model import SHAPE
@@ -17,8 +19,9 @@ from runtime.database import Connection, Session
 from runtime.database import Row as DatabaseRow
 from runtime.failpoints import failpoint
 
-PROJECT: Final = "SELECT user_id, held, got FROM read_model.project(%s::json, %s::json, %s::json, %s, %s)"
+PROJECT: Final = "SELECT user_id, held, got FROM read_model.project(%s::json, %s::json, %s, %s)"
 PARK: Final = "SELECT read_model.park(%s::json, NULL)"
+HELD_BACK: Final = "SELECT count(*) AS held_back FROM read_model.parked WHERE user_id IS NOT NULL AND build IS NULL"
 
 
 class PartitionMoved(Exception):
@@ -31,10 +34,6 @@ class VersionsMissing(Exception):
 
 class NewerShape(Exception):
     """The read model was rebuilt with a newer shape than this process knows."""
-
-
-class TooManyParked(Exception):
-    """More is parked than single events' own faults explain: this process or its settings may be wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,28 +79,24 @@ class ModelStore:
         self._parked_limit = parked_limit
 
     async def project(
-        self, rows: Sequence[Row], steps: Sequence[Step], *, source: str, parks: Sequence[Park] = (), strict: bool
+        self, rows: Sequence[Row], steps: Sequence[Step], *, parks: Sequence[Park] = (), strict: bool
     ) -> Sequence[Park]:
         """Apply rows (one an event, a user's in order), park and move on, in one transaction; gives what is parked.
 
         A row that the table does not take is parked with its user's later ones; whatever the database says of itself
         parks nothing. Raises PartitionMoved, VersionsMissing, NewerShape and TooManyParked: then nothing was done.
         """
-        if parks:
-            await self._check_limit(len(parks))
         try:
-            try:
-                missing = await self._session.fetch(
-                    PROJECT, self._projection(folded(rows), parks, steps, strict=strict)
-                )
-            except REFUSALS:
-                return await self._sift(rows, steps, parks, source)
+            if not parks:
+                try:
+                    _raise_missing(await self._session.fetch(PROJECT, _projection(folded(rows), steps, strict=strict)))
+                except REFUSALS:
+                    pass
+                else:
+                    return []
+            return await self._session.use(lambda connection: self._sift(connection, rows, steps, parks))
         except psycopg.DatabaseError as error:
             raise _translated(error) from None
-        if missing:
-            found = ", ".join(f"{row['user_id']} has {row['held']}, got {row['got']}" for row in missing[:5])
-            raise VersionsMissing(f"{len(missing)} users: {found}")
-        return parks
 
     async def progress(self, partitions: Iterable[int]) -> dict[int, Progress]:
         """Where the partitions stand; a partition that never moved is not in it."""
@@ -145,48 +140,46 @@ class ModelStore:
         )
         return bool(found) and found[0]["event_id"] == event_id
 
-    async def records_after(self, position: Position, limit: int, wanted: Callable[[UUID], bool]) -> Stretch:
-        async def read(connection: Connection) -> Stretch:
+    async def records_after(
+        self, position: Position, limit: int, wanted: Callable[[UUID], bool]
+    ) -> Stretch[LoggedRecord]:
+        async def read(connection: Connection) -> Stretch[LoggedRecord]:
             return await records_after(connection, self._keyring, position, limit=limit, wanted=wanted)
 
         return await self._session.use(read)
 
     async def _sift(
-        self, rows: Sequence[Row], steps: Sequence[Step], parks: Sequence[Park], source: str
+        self, connection: Connection, rows: Sequence[Row], steps: Sequence[Step], parks: Sequence[Park]
     ) -> Sequence[Park]:
-        """As `project`, finding out which rows it is that the table does not take."""
-
-        async def apply(connection: Connection) -> Sequence[Park]:
-            async with connection.transaction():
-                await connection.execute(PROJECT, self._projection([], [], steps, strict=False))
-                refused = await sift(connection, rows)
-                found = [*parks, *(park_row(one.row, source, one.reason, self._partitions) for one in refused)]
+        """Apply what the table takes; park what is to be parked, and whose row the table does not take."""
+        async with connection.transaction():
+            await connection.execute(PROJECT, _projection([], steps, strict=False))
+            refused = await sift(connection, rows)
+            found = [*parks, *(park_row(one.row, one.reason, self._partition(one.row)) for one in refused)]
+            if found:
                 await connection.execute(PARK, (orjson.dumps(found).decode(),))
+                await self._check_limit(connection, found)
                 failpoint("projector.parking")
-            return found
+        return found
 
-        return await self._session.use(apply)
+    def _partition(self, row: Row) -> int:
+        return partition_of(UUID(row["id"]), self._partitions)
 
-    async def _check_limit(self, more: int) -> None:
-        rows = await self._session.fetch("SELECT count(*) AS count FROM read_model.parked")
-        parked = rows[0]["count"] + more
-        if parked > self._parked_limit:
-            raise TooManyParked(
-                f"{parked} events cannot be applied, more than PARKED_LIMIT ({self._parked_limit}): this looks like a"
-                " fault of this version or its settings rather than of the events. None of the newest was parked"
-            )
+    async def _check_limit(self, connection: Connection, newest: Sequence[Park]) -> None:
+        cursor = await connection.execute(HELD_BACK)
+        row = await cursor.fetchone()
+        if row is not None and row["held_back"] > self._parked_limit:
+            raise TooManyParked(row["held_back"], self._parked_limit, newest[0]["reason"])
 
-    @staticmethod
-    def _projection(
-        rows: Sequence[Row], parks: Sequence[Park], steps: Sequence[Step], *, strict: bool
-    ) -> tuple[object, ...]:
-        return (
-            orjson.dumps(rows).decode(),
-            orjson.dumps(parks).decode(),
-            orjson.dumps([asdict(step) for step in steps]).decode(),
-            strict,
-            SHAPE,
-        )
+
+def _projection(rows: Sequence[Row], steps: Sequence[Step], *, strict: bool) -> tuple[object, ...]:
+    return orjson.dumps(rows).decode(), orjson.dumps([asdict(step) for step in steps]).decode(), strict, SHAPE
+
+
+def _raise_missing(missing: Sequence[DatabaseRow]) -> None:
+    if missing:
+        found = ", ".join(f"{row['user_id']} has {row['held']}, got {row['got']}" for row in missing[:5])
+        raise VersionsMissing(f"{len(missing)} users: {found}")
 
 
 def _translated(error: psycopg.DatabaseError) -> Exception:

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from prometheus_client import Counter
 
-from events.partitioning import partition_of
 from events.reader import LoggedRecord, Unreadable
 from events.topics import Record
 from projector.rows import Row
@@ -23,17 +22,12 @@ Park = Mapping[str, Any]
 log = logger(__name__)
 
 
-def park_unreadable(found: Unreadable, partitions: int) -> Park:
-    """Of an event of the log that cannot be opened."""
-    return park_logged(found, found.reason, partitions)
-
-
-def park_logged(found: LoggedRecord | Unreadable, reason: str, partitions: int) -> Park:
-    """Of an event of the log that no row can be made of."""
+def park_logged(found: LoggedRecord | Unreadable, reason: str, partition: int) -> Park:
+    """Of an event of the log that cannot be opened, or that no row can be made of."""
     return {
         "user_id": str(found.user_id),
         "source": "log",
-        "partition": partition_of(found.user_id, partitions),
+        "partition": partition,
         "version": found.version,
         "position": found.position,
         "event_id": str(found.event_id),
@@ -41,12 +35,12 @@ def park_logged(found: LoggedRecord | Unreadable, reason: str, partitions: int) 
     }
 
 
-def park_row(row: Row, source: str, reason: str, partitions: int) -> Park:
-    """Of a row that the table does not take."""
+def park_row(row: Row, reason: str, partition: int) -> Park:
+    """Of a row that the table does not take: the fault is the event's, wherever it was read."""
     return {
         "user_id": row["id"],
-        "source": source,
-        "partition": partition_of(UUID(row["id"]), partitions),
+        "source": "log",
+        "partition": partition,
         "version": row["version"],
         "position": row["position"],
         "reason": reason,

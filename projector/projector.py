@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal
@@ -13,6 +14,7 @@ from prometheus_client import Counter, Gauge
 
 from events.envelope import Opened
 from events.keyring import WrongKey
+from events.parked import TooManyParked
 from events.recording import Position
 from events.topics import Record, WrongPartitions, ensure_topics, poll, spans
 from projector.catch_up import APPLIED, BATCH, land, read_log
@@ -21,24 +23,27 @@ from projector.model_store import (
     NewerShape,
     PartitionMoved,
     Progress,
+    Published,
     Step,
-    TooManyParked,
     VersionsMissing,
 )
 from projector.opening import opened, place_of
 from projector.parking import Park, tell
 from projector.rows import Row
-from runtime.failpoints import failpoint
+from projector.vitals import Movement, Signs
+from runtime.failpoints import failpoint, linger
 from runtime.failures import OutcomeUnknown, Unavailable
 from runtime.logs import logger
-from runtime.pacing import LONGEST, Backoff, wait_at_most
+from runtime.pacing import LONGEST, Backoff, end_within, wait_at_most
 from runtime.settings import Settings
 
+RESTARTS = Counter("muster_projector_restarts_total", "Times a consumer that did not move was made anew")
 SKIPPED = Counter("muster_projector_skipped_total", "Records that were applied before")
 POSITION = Gauge("muster_projector_position", "Position applied, by partition", ["partition"])
 
 FAR_BEHIND: Final = 20_000
 NEVER: Final = -1
+NO_PARTITIONS: Final = frozenset[int]()
 # seconds that a poll waits for records
 LONG_POLL, SHORT_POLL = 0.25, 0.003
 MOST_IDS_LOGGED: Final = 20
@@ -47,6 +52,10 @@ STOP_WITHIN: Final = 6.0
 State = Literal["starting", "live", "catching-up", "halted", "retrying", "stopped"]
 
 log = logger(__name__)
+
+
+class Stuck(Exception):
+    """The consumer is alive and does not move although there is more in the topic."""
 
 
 class TopicAhead(Exception):
@@ -69,6 +78,9 @@ class Projector(ConsumerRebalanceListener):
         self._placed: dict[TopicPartition, Progress] = {}
         self._misplaced = True
         self._head = Position(0)
+        self._assigned = NO_PARTITIONS
+        self._movement = Movement(_now())
+        self._stuck = asyncio.Event()
         self.state: State = "starting"
         self.problem: str | None = None
 
@@ -76,13 +88,41 @@ class Projector(ConsumerRebalanceListener):
         """Ask the projector to finish its batch, leave the group and return."""
         self._stopping.set()
 
+    def signs(self) -> Signs:
+        now = _now()
+        return Signs(
+            state=self.state,
+            problem=self.problem,
+            partitions=sorted(self._assigned),
+            rate=self._movement.rate(now),
+            still=self._movement.still(now),
+        )
+
+    def look(self, published: Mapping[int, Published]) -> None:
+        """Notice, from what the relay has said, a topic that was made anew and a consumer that does not move."""
+        waiting = bool(self._assigned - {partition.partition for partition in self._placed})
+        for partition, stands in self._placed.items():
+            found = published.get(partition.partition)
+            if found is None:
+                continue
+            if found.epoch != stands.epoch:
+                # offsets of another topic: whatever they seem to say, they are found anew
+                self._misplaced = True
+            waiting = waiting or found.next_offset > stands.next_offset
+        if waiting and self._movement.still(_now()) > self._settings.stuck_after:
+            self._stuck.set()
+
     async def run(self) -> None:
         backoff = Backoff()
         while not self._stopping.is_set():
             backoff.attempt()
             try:
-                await self._consume()
+                await self._consume_unless_stuck()
                 continue
+            except Stuck as error:
+                RESTARTS.inc()
+                self._set("retrying", "Stuck")
+                log.error("consumer made anew", reason=str(error))
             except (TopicAhead, WrongPartitions, WrongKey, NewerShape, TooManyParked) as error:
                 # no machine may settle these: say it, keep looking whether an operator has
                 self._set("halted", str(error))
@@ -101,10 +141,28 @@ class Projector(ConsumerRebalanceListener):
         """Nothing to hand over: every batch is committed before the next poll."""
         for partition in revoked:
             self._placed.pop(partition, None)
+            self._assigned -= {partition.partition}
 
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - aiokafka's signature
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         # errors in here would be swallowed: the consuming loop places itself before it applies anything
+        self._assigned = frozenset(partition.partition for partition in assigned)
         self._misplaced = True
+
+    async def _consume_unless_stuck(self) -> None:
+        """Raises Stuck, and whatever ends the consuming."""
+        self._stuck.clear()
+        self._movement.moved(_now())
+        consuming = asyncio.create_task(self._consume())
+        watching = asyncio.create_task(self._stuck.wait())
+        try:
+            await asyncio.wait({consuming, watching}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+            if not consuming.done():
+                await end_within(consuming, 0)
+        if consuming.cancelled():
+            raise Stuck(f"nothing moved for {self._settings.stuck_after:g} s")
+        consuming.result()
 
     async def _consume(self) -> None:
         await ensure_topics(self._settings)
@@ -127,6 +185,7 @@ class Projector(ConsumerRebalanceListener):
             metadata_max_age_ms=10_000,
         )
         consumer.subscribe([self._settings.events_topic], listener=self)
+        self._placed.clear()
         self._misplaced = True
         try:
             await consumer.start()
@@ -135,6 +194,7 @@ class Projector(ConsumerRebalanceListener):
                     await self._place(consumer)
                     continue
                 rest = self._settings.fetch_pause
+                await linger("projector.poll")
                 try:
                     polled = await poll(consumer, seconds=SHORT_POLL if rest else LONG_POLL, limit=BATCH)
                 except (NoOffsetForPartitionError, OffsetOutOfRangeError):
@@ -153,6 +213,7 @@ class Projector(ConsumerRebalanceListener):
                     log.error("the topic lacks events that the log has", reason=str(error))
                     await self._catch_up(consumer, list(polled), why="missing_version")
         finally:
+            self._assigned = NO_PARTITIONS
             # leaving the group must not take longer than the group would take to notice
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_WITHIN):
@@ -182,20 +243,24 @@ class Projector(ConsumerRebalanceListener):
         partitions = sorted(assigned)
         await self._store.begin(partition.partition for partition in partitions)
         progress = await self._store.progress(partition.partition for partition in partitions)
+        published = await self._store.published()
         held = await spans(consumer, partitions)
         head = await self._store.head()
         lost: list[TopicPartition] = []
         for partition in partitions:
             stands = progress[partition.partition]
             span = held[partition]
+            known = published.get(partition.partition)
             if (
                 stands.next_offset == NEVER
+                or (known is not None and known.epoch != stands.epoch)
                 or not span.start <= stands.next_offset <= span.end
                 or (head - stands.position > FAR_BEHIND and stands.next_offset < span.end)
             ):
                 lost.append(partition)
             else:
                 self._seek(consumer, partition, stands, span.start)
+        self._movement.moved(_now())
         if lost:
             await self._catch_up(consumer, lost, why="placed")
         self._set("live")
@@ -240,13 +305,14 @@ class Projector(ConsumerRebalanceListener):
                     partition=partition.partition,
                     from_offset=stands.next_offset,
                     next_offset=current[-1].offset + 1,
-                    position=batch.newest[0] if batch.newest is not None else stands.position,
+                    # what the relay could publish only late is from further back
+                    position=max(stands.position, batch.newest[0] if batch.newest is not None else stands.position),
                 )
             )
         if not steps:
             return
         failpoint("projector.before_apply")
-        parked = await self._store.project(rows, steps, source="topic", parks=parks, strict=True)
+        parked = await self._store.project(rows, steps, parks=parks, strict=True)
         failpoint("projector.applied")
         tell(parked)
         for step in steps:
@@ -256,6 +322,7 @@ class Projector(ConsumerRebalanceListener):
             )
             POSITION.labels(step.partition).set(step.position)
         APPLIED.labels("topic").inc(len(fresh))
+        self._movement.moved(_now(), len(fresh))
         self._set("live")
         log.info(
             "applied",
@@ -283,7 +350,8 @@ class Projector(ConsumerRebalanceListener):
         assigned = consumer.assignment()
         consumer.pause(*assigned)
 
-        async def go_on() -> bool:
+        async def go_on(events: int) -> bool:
+            self._movement.moved(_now(), events)
             await self._stay(consumer, 0)
             return not self._misplaced and not self._stopping.is_set()
 
@@ -301,3 +369,8 @@ class Projector(ConsumerRebalanceListener):
 
     def _set(self, state: State, problem: str | None = None) -> None:
         self.state, self.problem = state, problem
+
+
+def _now() -> float:
+    """Seconds on a clock that only runs forward."""
+    return time.monotonic()

@@ -2,6 +2,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from events.email import canonical_email
+from events.reader import LoggedRecord, Unreadable
 
 Row = dict[str, Any]
 
@@ -38,6 +39,13 @@ def _row(user: Mapping[str, Any], position: int) -> Row:
         row |= {name: user[name] for name in PERSONAL_AND_STATE}
         row["email_canonical"] = canonical_email(user["email"])
     return row
+
+
+def row_of_logged(found: LoggedRecord | Unreadable) -> Row:
+    """A row from an event of the log. Raises NoRow."""
+    if isinstance(found, Unreadable):
+        raise NoRow(found.reason)
+    return row_of(found.record, found.position)
 
 
 def folded(rows: Iterable[Row]) -> list[Row]:

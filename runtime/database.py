@@ -1,6 +1,6 @@
 import asyncio
 import select
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, LiteralString, TypeVar
 
 import orjson
@@ -46,7 +46,11 @@ class Session:
         return self._connection is not None and not self._connection.closed
 
     async def fetch(
-        self, query: LiteralString, parameters: Sequence[object] = (), *, timeout: float | None = None
+        self,
+        query: LiteralString,
+        parameters: Sequence[object] | Mapping[str, object] = (),
+        *,
+        timeout: float | None = None,
     ) -> list[Row]:
         """Run one statement in a transaction of its own.
 

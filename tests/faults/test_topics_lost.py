@@ -39,6 +39,16 @@ def rows(owner: Owner) -> list[tuple[int, int]]:
     return [(row["version"], row["position"]) for row in found]
 
 
+def epochs(owner: Owner) -> list[tuple[int, int]]:
+    """Of each partition of the history: what the relay has said, and what the projector's offset belongs to."""
+    found = owner.execute(
+        "SELECT r.epoch AS published, p.epoch AS applied"
+        " FROM log.publication r JOIN read_model.progress p USING (partition)"
+        " WHERE r.topic LIKE 'users.events%' ORDER BY partition"
+    ).fetchall()
+    return [(row["published"], row["applied"]) for row in found]
+
+
 def settled(answers: Mapping[str, Any]) -> None:
     for answer in answers.values():
         answer.result(30)
@@ -80,6 +90,11 @@ def test_topics_made_anew_are_filled_from_the_log(
     assert "muster_relay_topic_lost_total" in httpx.get(f"{command.url}/metrics").text
     create(command, 6)
     eventually(lambda: rows(owner) == [(1, position) for position in range(1, 8)], what="the projector goes on")
+    eventually(
+        lambda: all(published == applied for published, applied in epochs(owner)),
+        what="offsets of the old topic count no more",
+    )
+    assert max(epochs(owner)) > (0, 0)
     assert positions_on(settings, settings.events_topic) == [1, 2, 3, 4, 5, 6, 7]
     assert positions_on(settings, settings.snapshot_topic) == [1, 2, 3, 4, 5, 6, 7]
 
