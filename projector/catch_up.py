@@ -66,6 +66,17 @@ async def read_log(
     return Caught(position=position, progress=progress, published=published)
 
 
+async def read_users(store: ModelStore, held: Mapping[UUID, int], *, partitions: int) -> None:
+    """Apply what the log has of these users after the versions that the model holds, wherever in the log it is."""
+    for user_id, version in held.items():
+        after = version
+        while found := await store.records_of(user_id, after + 1, BATCH):
+            rows, parks = sorted_out(found, partitions)
+            tell(await store.project(rows, [], parks=parks, strict=False))
+            APPLIED.labels("log").inc(len(rows))
+            after = found[-1].version
+
+
 def sorted_out(found: Iterable[LoggedRecord | Unreadable], partitions: int) -> tuple[list[Row], list[Park]]:
     """What can be applied of these events, and what is to be parked: of a user nothing after that."""
     rows: list[Row] = []

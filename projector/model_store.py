@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 from uuid import UUID
@@ -9,7 +9,7 @@ import psycopg
 from events.keyring import Keyring
 from events.parked import TooManyParked
 from events.partitioning import partition_of
-from events.reader import LoggedRecord, Stretch, head_position, records_after
+from events.reader import LoggedRecord, Stretch, Unreadable, head_position, records_after, records_of
 from events.recording import Position
 from projector.parking import Park, park_row
 from projector.read_model import SHAPE
@@ -29,7 +29,15 @@ class PartitionMoved(Exception):
 
 
 class VersionsMissing(Exception):
-    """The topic skips versions of users: it has lost events, which the log still has."""
+    """The topic skips versions of users: it has lost events, which the log still has.
+
+    `held`: the version that the model has, of each of these users.
+    """
+
+    def __init__(self, held: Mapping[UUID, int]) -> None:
+        some = ", ".join(f"{user_id} after {version}" for user_id, version in list(held.items())[:5])
+        super().__init__(f"{len(held)} users: {some}")
+        self.held = held
 
 
 class NewerShape(Exception):
@@ -148,6 +156,12 @@ class ModelStore:
 
         return await self._session.use(read)
 
+    async def records_of(self, user_id: UUID, from_version: int, limit: int) -> list[LoggedRecord | Unreadable]:
+        async def read(connection: Connection) -> list[LoggedRecord | Unreadable]:
+            return await records_of(connection, self._keyring, user_id, from_version=from_version, limit=limit)
+
+        return await self._session.use(read)
+
     async def _sift(
         self, connection: Connection, rows: Sequence[Row], steps: Sequence[Step], parks: Sequence[Park]
     ) -> Sequence[Park]:
@@ -178,8 +192,7 @@ def _projection(rows: Sequence[Row], steps: Sequence[Step], *, strict: bool) -> 
 
 def _raise_missing(missing: Sequence[DatabaseRow]) -> None:
     if missing:
-        found = ", ".join(f"{row['user_id']} has {row['held']}, got {row['got']}" for row in missing[:5])
-        raise VersionsMissing(f"{len(missing)} users: {found}")
+        raise VersionsMissing({row["user_id"]: row["held"] for row in missing})
 
 
 def _translated(error: psycopg.DatabaseError) -> Exception:

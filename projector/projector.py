@@ -4,34 +4,29 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final, Literal
-from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
-from prometheus_client import Counter, Gauge
+from aiokafka.errors import KafkaError
+from prometheus_client import Counter
 
-from events.envelope import Opened
 from events.keyring import WrongKey
 from events.parked import TooManyParked
-from events.recording import Position
 from events.topics import Record, WrongPartitions, ensure_topics, poll, spans
-from projector.catch_up import APPLIED, BATCH, land, read_log
+from projector.applying import Applier, TopicAhead
+from projector.catch_up import BATCH, land, read_log, read_users
+from projector.consumer import LONG_POLL, SHORT_POLL, UNPLACED, events_consumer, stay
 from projector.model_store import (
     ModelStore,
     NewerShape,
     PartitionMoved,
     Progress,
     Published,
-    Step,
     VersionsMissing,
 )
-from projector.opening import opened, place_of
-from projector.parking import Park, tell
-from projector.rows import Row
+from projector.placing import Gap, can_go_on, following
 from projector.vitals import Movement, Signs
-from runtime.failpoints import failpoint, linger
+from runtime.failpoints import linger
 from runtime.failures import OutcomeUnknown, Unavailable
 from runtime.logs import logger
 from runtime.pacing import LONGEST, Backoff, end_within, wait_at_most
@@ -39,14 +34,8 @@ from runtime.settings import Settings
 
 RESTARTS = Counter("muster_projector_restarts_total", "Times a consumer that did not move was made anew")
 SKIPPED = Counter("muster_projector_skipped_total", "Records that were applied before")
-POSITION = Gauge("muster_projector_position", "Position applied, by partition", ["partition"])
 
-FAR_BEHIND: Final = 20_000
-NEVER: Final = -1
 NO_PARTITIONS: Final = frozenset[int]()
-# seconds that a poll waits for records
-LONG_POLL, SHORT_POLL = 0.25, 0.003
-MOST_IDS_LOGGED: Final = 20
 STOP_WITHIN: Final = 6.0
 
 State = Literal["starting", "live", "catching-up", "halted", "retrying", "stopped"]
@@ -56,10 +45,6 @@ log = logger(__name__)
 
 class Stuck(Exception):
     """The consumer is alive and does not move although there is more in the topic."""
-
-
-class TopicAhead(Exception):
-    """The topic holds an event that the log does not: a restore or a failover lost acknowledged events."""
 
 
 class Projector(ConsumerRebalanceListener):
@@ -77,7 +62,7 @@ class Projector(ConsumerRebalanceListener):
         # where each partition stands: its next offset, and the position that is applied
         self._placed: dict[TopicPartition, Progress] = {}
         self._misplaced = True
-        self._head = Position(0)
+        self._applier = Applier(store)
         self._assigned = NO_PARTITIONS
         self._movement = Movement(_now())
         self._stuck = asyncio.Event()
@@ -166,25 +151,7 @@ class Projector(ConsumerRebalanceListener):
 
     async def _consume(self) -> None:
         await ensure_topics(self._settings)
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka_bootstrap_servers,
-            group_id=self._settings.projector_group,
-            group_instance_id=self._settings.projector_instance,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level="read_committed",
-            # the shortest that brokers allow by default: how long a killed member's partitions stand still
-            session_timeout_ms=6_000,
-            heartbeat_interval_ms=1_000,
-            rebalance_timeout_ms=10_000,
-            # joining is answered when the group has settled: it must outlast the rebalance
-            request_timeout_ms=25_000,
-            max_poll_interval_ms=120_000,
-            max_partition_fetch_bytes=4 * 1024 * 1024,
-            fetch_max_wait_ms=250,
-            metadata_max_age_ms=10_000,
-        )
-        consumer.subscribe([self._settings.events_topic], listener=self)
+        consumer = events_consumer(self._settings, self)
         self._placed.clear()
         self._misplaced = True
         try:
@@ -197,8 +164,8 @@ class Projector(ConsumerRebalanceListener):
                 await linger("projector.poll")
                 try:
                     polled = await poll(consumer, seconds=SHORT_POLL if rest else LONG_POLL, limit=BATCH)
-                except (NoOffsetForPartitionError, OffsetOutOfRangeError):
-                    # a new assignment has no offsets until it is placed; leaving the group over it would upset it again
+                except UNPLACED:
+                    # leaving the group over it would upset it again
                     self._misplaced = True
                     continue
                 if rest and not polled:
@@ -211,6 +178,8 @@ class Projector(ConsumerRebalanceListener):
                     self._misplaced = True
                 except VersionsMissing as error:
                     log.error("the topic lacks events that the log has", reason=str(error))
+                    # they may be from further back than where the partition is, published late
+                    await read_users(self._store, error.held, partitions=self._settings.topic_partitions)
                     await self._catch_up(consumer, list(polled), why="missing_version")
         finally:
             self._assigned = NO_PARTITIONS
@@ -226,18 +195,12 @@ class Projector(ConsumerRebalanceListener):
         await wait_at_most(self._stopping, seconds)
         consumer.resume(*(resting & consumer.assignment()))
 
-    @staticmethod
-    async def _stay(consumer: AIOKafkaConsumer, seconds: float) -> None:
-        """Poll without wanting records: a member that does not poll is put out of the group."""
-        with contextlib.suppress(NoOffsetForPartitionError, OffsetOutOfRangeError):
-            await poll(consumer, seconds=seconds, limit=1)
-
     async def _place(self, consumer: AIOKafkaConsumer) -> None:
         """Seek every assigned partition to the offset that is stored with the rows."""
         assigned = consumer.assignment()
         self._misplaced = False
         if not assigned:
-            await self._stay(consumer, 0.1)
+            await stay(consumer, 0.1)
             self._misplaced = not consumer.assignment() or self._misplaced
             return
         partitions = sorted(assigned)
@@ -251,12 +214,7 @@ class Projector(ConsumerRebalanceListener):
             stands = progress[partition.partition]
             span = held[partition]
             known = published.get(partition.partition)
-            if (
-                stands.next_offset == NEVER
-                or (known is not None and known.epoch != stands.epoch)
-                or not span.start <= stands.next_offset <= span.end
-                or (head - stands.position > FAR_BEHIND and stands.next_offset < span.end)
-            ):
+            if not can_go_on(stands, span=span, head=head, published=known):
                 lost.append(partition)
             else:
                 self._seek(consumer, partition, stands, span.start)
@@ -272,99 +230,52 @@ class Projector(ConsumerRebalanceListener):
         self._placed[partition] = stands
 
     async def _apply(self, consumer: AIOKafkaConsumer, polled: Mapping[TopicPartition, Sequence[Record]]) -> None:
-        steps: list[Step] = []
-        fresh: list[Opened] = []
-        rows: list[Row] = []
-        parks: list[Park] = []
+        fresh: dict[int, Sequence[Record]] = {}
         for partition, records in polled.items():
             stands = self._placed.get(partition)
             if stands is None:
                 continue
-            # getmany may still give records from before a seek
-            current = [record for record in records if record.offset >= stands.next_offset]
+            try:
+                current = following(records, stands)
+            except Gap as gap:
+                await self._catch_up(consumer, [partition], why=str(gap))
+                continue
             SKIPPED.inc(len(records) - len(current))
-            before = records[-len(current) - 1] if len(current) < len(records) else None
-            place = place_of(before) if before is not None else None
-            if place is not None and place[0] > stands.position:
-                await self._catch_up(consumer, [partition], why="topic_made_anew")
-                continue
-            if not current:
-                continue
-            if current[0].offset != stands.next_offset:
-                # retention overtook us between two polls
-                await self._catch_up(consumer, [partition], why="lost_offset")
-                continue
-            batch = opened(current)
-            if batch.newest is not None:
-                await self._check_not_ahead(*batch.newest)
-            fresh.extend(batch.events)
-            rows.extend(batch.rows)
-            parks.extend(batch.parks)
-            steps.append(
-                Step(
-                    partition=partition.partition,
-                    from_offset=stands.next_offset,
-                    next_offset=current[-1].offset + 1,
-                    # what the relay could publish only late is from further back
-                    position=max(stands.position, batch.newest[0] if batch.newest is not None else stands.position),
-                )
-            )
-        if not steps:
+            if current:
+                fresh[partition.partition] = current
+        if not fresh:
             return
-        failpoint("projector.before_apply")
-        parked = await self._store.project(rows, steps, parks=parks, strict=True)
-        failpoint("projector.applied")
-        tell(parked)
-        for step in steps:
-            partition = TopicPartition(self._settings.events_topic, step.partition)
-            self._placed[partition] = replace(
-                self._placed[partition], next_offset=step.next_offset, position=step.position
-            )
-            POSITION.labels(step.partition).set(step.position)
-        APPLIED.labels("topic").inc(len(fresh))
-        self._movement.moved(_now(), len(fresh))
+        partitions = {partition.partition: partition for partition in polled}
+        moved = await self._applier.apply(fresh, {number: self._placed[partitions[number]] for number in fresh})
+        self._placed.update({partitions[number]: stands for number, stands in moved.items()})
+        self._movement.moved(_now(), sum(len(records) for records in fresh.values()))
         self._set("live")
-        log.info(
-            "applied",
-            events=len(fresh),
-            newest_position=max((found.position for found in fresh), default=None),
-            # under load a line would be longer than the events it tells of
-            correlation_ids=[found.correlation_id for found in fresh[:MOST_IDS_LOGGED]],
-        )
-
-    async def _check_not_ahead(self, position: Position, event_id: UUID) -> None:
-        """An event is in the log before it is in the topic; raises TopicAhead when it is not."""
-        if position <= self._head:
-            return
-        self._head = await self._store.head()
-        if not await self._store.holds(position, event_id):
-            raise TopicAhead(
-                f"the topic holds position {position} (event {event_id}), which the log, ending at"
-                f" {self._head}, does not: acknowledged events were lost from the log. Restore them, or delete both"
-                " topics to have them published anew from the log as it is, and rebuild the read model"
-            )
 
     async def _catch_up(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], *, why: str) -> None:
         """Read the log for these partitions up to its head, then go on in the topic after what that covers."""
         self._set("catching-up")
-        assigned = consumer.assignment()
-        consumer.pause(*assigned)
+        for partition in partitions:
+            self._placed.pop(partition, None)
 
         async def go_on(events: int) -> bool:
             self._movement.moved(_now(), events)
-            await self._stay(consumer, 0)
+            await stay(consumer, 0)
             return not self._misplaced and not self._stopping.is_set()
 
         numbers = {partition.partition: partition for partition in partitions}
-        caught = await read_log(
-            self._store, frozenset(numbers), partitions=self._settings.topic_partitions, why=why, go_on=go_on
-        )
-        if caught is None:
-            return
-        held = {partition.partition: span for partition, span in (await spans(consumer, list(partitions))).items()}
-        for number, stands in (await land(self._store, caught, held)).items():
-            self._seek(consumer, numbers[number], stands, held[number].start)
-        consumer.resume(*(assigned & consumer.assignment()))
+        assigned = consumer.assignment()
+        consumer.pause(*assigned)
+        try:
+            caught = await read_log(
+                self._store, frozenset(numbers), partitions=self._settings.topic_partitions, why=why, go_on=go_on
+            )
+            if caught is None:
+                return
+            held = {partition.partition: span for partition, span in (await spans(consumer, list(partitions))).items()}
+            for number, stands in (await land(self._store, caught, held)).items():
+                self._seek(consumer, numbers[number], stands, held[number].start)
+        finally:
+            consumer.resume(*(assigned & consumer.assignment()))
         self._set("live")
 
     def _set(self, state: State, problem: str | None = None) -> None:

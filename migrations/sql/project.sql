@@ -50,7 +50,10 @@ BEGIN
         SELECT r.id, coalesce(u.version, 0), r.first
         FROM json_to_recordset(records) AS r (id uuid, first integer)
         LEFT JOIN read_model.users u ON u.id = r.id
-        WHERE r.first > coalesce(u.version, 0) + 1
+        WHERE r.first - coalesce(u.version, 0) - 1 > (
+                -- what an operator gave up is not missing
+                SELECT count(*) FROM log.discarded d
+                WHERE d.user_id = r.id AND d.version > coalesce(u.version, 0) AND d.version < r.first)
             AND NOT EXISTS (SELECT 1 FROM read_model.parked k WHERE k.user_id = r.id AND k.build IS NULL);
         IF FOUND THEN
             RETURN;

@@ -1,0 +1,101 @@
+"""Records of the topic, applied to the read model: rows, parked users and offsets in one transaction."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+from uuid import UUID
+
+from prometheus_client import Gauge
+
+from events.envelope import Opened
+from events.recording import Position
+from events.topics import Record
+from projector.catch_up import APPLIED
+from projector.model_store import ModelStore, Progress, Step
+from projector.opening import OpenedBatch, opened
+from projector.parking import tell
+from runtime.failpoints import failpoint
+from runtime.logs import logger
+
+POSITION = Gauge("muster_projector_position", "Position applied, by partition", ["partition"])
+
+MOST_IDS_LOGGED: Final = 20
+
+log = logger(__name__)
+
+
+class TopicAhead(Exception):
+    """The topic holds an event that the log does not: a restore or a failover lost acknowledged events."""
+
+
+class Applier:
+    def __init__(self, store: ModelStore) -> None:
+        self._store = store
+        self._head = Position(0)
+
+    async def apply(
+        self, records: Mapping[int, Sequence[Record]], stands: Mapping[int, Progress]
+    ) -> Mapping[int, Progress]:
+        """Apply what follows where the partitions stand, one or more records each; gives where they stand then.
+
+        Raises TopicAhead, PartitionMoved, VersionsMissing, NewerShape and TooManyParked: then nothing was done.
+        """
+        batches = {number: opened(found) for number, found in records.items()}
+        for batch in batches.values():
+            if batch.newest is not None:
+                await self._check_not_ahead(*batch.newest)
+        moved = {
+            number: replace(
+                stands[number],
+                next_offset=records[number][-1].offset + 1,
+                # what the relay could publish only late is from further back
+                position=max(stands[number].position, batch.newest[0] if batch.newest is not None else Position(0)),
+            )
+            for number, batch in batches.items()
+        }
+        steps = [
+            Step(
+                partition=number,
+                from_offset=stands[number].next_offset,
+                next_offset=after.next_offset,
+                position=after.position,
+            )
+            for number, after in moved.items()
+        ]
+        failpoint("projector.before_apply")
+        parked = await self._store.project(
+            [row for batch in batches.values() for row in batch.rows],
+            steps,
+            parks=[park for batch in batches.values() for park in batch.parks],
+            strict=True,
+        )
+        failpoint("projector.applied")
+        tell(parked)
+        for number, after in moved.items():
+            POSITION.labels(number).set(after.position)
+        _log(batches.values())
+        return moved
+
+    async def _check_not_ahead(self, position: Position, event_id: UUID) -> None:
+        """An event is in the log before it is in the topic; raises TopicAhead when it is not."""
+        if position <= self._head:
+            return
+        self._head = await self._store.head()
+        if not await self._store.holds(position, event_id):
+            raise TopicAhead(
+                f"the topic holds position {position} (event {event_id}), which the log, ending at"
+                f" {self._head}, does not: acknowledged events were lost from the log. Restore them, or delete both"
+                " topics to have them published anew from the log as it is, and rebuild the read model"
+            )
+
+
+def _log(batches: Iterable[OpenedBatch]) -> None:
+    events: list[Opened] = [event for batch in batches for event in batch.events]
+    APPLIED.labels("topic").inc(len(events))
+    log.info(
+        "applied",
+        events=len(events),
+        newest_position=max((event.position for event in events), default=None),
+        # under load a line would be longer than the events it tells of
+        correlation_ids=[event.correlation_id for event in events[:MOST_IDS_LOGGED]],
+    )

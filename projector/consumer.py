@@ -1,0 +1,45 @@
+"""The consumer of the events topic, as a member of the projectors' group."""
+
+import contextlib
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from events.topics import poll
+from runtime.settings import Settings
+
+# seconds that a poll waits for records; the short one for a broker that answers empty fetches at once
+LONG_POLL, SHORT_POLL = 0.25, 0.003
+# a new assignment has no offsets until it is placed
+UNPLACED: Final = (NoOffsetForPartitionError, OffsetOutOfRangeError)
+
+
+def events_consumer(settings: Settings, listener: ConsumerRebalanceListener) -> AIOKafkaConsumer:
+    """A consumer that commits nothing to the broker and seeks for itself; it is started by the caller."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        group_id=settings.projector_group,
+        group_instance_id=settings.projector_instance,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        # the shortest that brokers allow by default: how long a killed member's partitions stand still
+        session_timeout_ms=6_000,
+        heartbeat_interval_ms=1_000,
+        rebalance_timeout_ms=10_000,
+        # joining is answered when the group has settled: it must outlast the rebalance
+        request_timeout_ms=25_000,
+        max_poll_interval_ms=120_000,
+        max_partition_fetch_bytes=4 * 1024 * 1024,
+        fetch_max_wait_ms=250,
+        metadata_max_age_ms=10_000,
+    )
+    consumer.subscribe([settings.events_topic], listener=listener)
+    return consumer
+
+
+async def stay(consumer: AIOKafkaConsumer, seconds: float) -> None:
+    """Poll without wanting records: a member that does not poll is put out of the group."""
+    with contextlib.suppress(*UNPLACED):
+        await poll(consumer, seconds=seconds, limit=1)
