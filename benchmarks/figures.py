@@ -24,6 +24,7 @@ class Figure:
     rate: float
     p50: float | None = None
     p99: float | None = None
+    worst: float | None = None
     refused: Mapping[str, int] = field(default_factory=dict[str, int])
     cores: Mapping[str, float] = field(default_factory=dict[str, float])
     settled_after: float | None = None
@@ -173,5 +174,8 @@ def _remark(figures: Sequence[Figure]) -> str:
         for status, count in figure.refused.items():
             refused[status] = refused.get(status, 0) + count
     remark = "".join(f"  {count} x {status}" for status, count in refused.items())
+    worst = [figure.worst for figure in figures if figure.worst is not None]
+    if worst:
+        remark += f"  worst {max(worst):.0f} ms"
     settled = _median([figure.settled_after for figure in figures])
     return remark if settled is None else f"{remark}  readable {settled:.1f} s after the end"

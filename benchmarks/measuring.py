@@ -34,7 +34,7 @@ def measured_freshness(asked: Freshness) -> tuple[Figure, Figure]:
     """The POSTs alone, and from their acknowledgement to the read."""
     fresh = Fresh(**_run("freshness.py", asdict(asked)))
     posted = Figure(rate=fresh.rate, p50=fresh.posted_p50, p99=fresh.posted_p99)
-    return posted, Figure(rate=fresh.rate, p50=fresh.p50, p99=fresh.p99)
+    return posted, Figure(rate=fresh.rate, p50=fresh.p50, p99=fresh.p99, worst=fresh.worst)
 
 
 def measured_log(stack: Stack, asked: LogLoad) -> Figure:

@@ -43,6 +43,7 @@ class Stack:
     database_url: str
     log_url: str
     log_writer_url: str
+    kafka_bootstrap_servers: str
     ports: Mapping[str, int]
     pids: Mapping[str, int]
 
@@ -122,6 +123,7 @@ def _start(home: Home, supervisor: Supervisor, lock: int, say: Callable[[str], N
         database_url=database_url,
         log_url=log_url,
         log_writer_url=as_role(log_url, "muster_command", home.secret("muster_command")),
+        kafka_bootstrap_servers=servers,
         ports=ports,
         pids=dict(supervisor.pids),
     )

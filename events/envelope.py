@@ -91,6 +91,14 @@ def sequence_of(headers: Headers) -> tuple[Position, UUID]:
         raise NotOurEvent(f"no usable ce_sequence and ce_id: {error!r}") from None
 
 
+def place_in(headers: Headers) -> tuple[Position, UUID] | None:
+    """As `sequence_of`; None for a record that is none of ours."""
+    try:
+        return sequence_of(headers)
+    except NotOurEvent:
+        return None
+
+
 def open_envelope(headers: Headers, value: bytes | None) -> Opened:
     """Read a record of the history topic; raises NotOurEvent."""
     position, event_id = sequence_of(headers)

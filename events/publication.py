@@ -6,7 +6,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import Counter
 
-from events.envelope import sequence_of
+from events.envelope import place_in
 from events.reader import head_position
 from events.recording import Position
 from events.topics import Span, record_at, spans
@@ -57,10 +57,10 @@ async def read_back(
     ahead: list[str] = []
     for partition in partitions:
         span = held[partition]
-        last = await _last_record(reader, partition, span)
+        row = saved.get(partition)
+        last = await _last_of_ours(reader, partition, span, row["next_offset"] if row is not None else span.start)
         if last is not None and not await _in_log(connection, *last):
             ahead.append(f"{partition.topic}-{partition.partition} ends with position {last[0]} (event {last[1]})")
-        row = saved.get(partition)
         epoch = row["epoch"] if row is not None else 0
         found = last[0] if last is not None else Position(0)
         if row is not None and await _lost(reader, partition, span, row):
@@ -90,11 +90,15 @@ async def read_back(
     return channels
 
 
-async def _last_record(reader: AIOKafkaConsumer, partition: TopicPartition, span: Span) -> tuple[Position, UUID] | None:
-    if span.end == span.start:
-        return None
-    record = await record_at(reader, partition, span.end - 1)
-    return sequence_of(record.headers) if record is not None else None
+async def _last_of_ours(
+    reader: AIOKafkaConsumer, partition: TopicPartition, span: Span, known: int
+) -> tuple[Position, UUID] | None:
+    """Position and event id of the last record of ours; what strangers put behind it is passed over."""
+    for offset in range(span.end - 1, max(span.start, min(known - 1, span.end - 1)) - 1, -1):
+        record = await record_at(reader, partition, offset)
+        if record is not None and (place := place_in(record.headers)) is not None:
+            return place
+    return None
 
 
 async def _lost(reader: AIOKafkaConsumer, partition: TopicPartition, span: Span, row: Row) -> bool:
@@ -106,7 +110,8 @@ async def _lost(reader: AIOKafkaConsumer, partition: TopicPartition, span: Span,
     if known < span.start:
         return False
     record = await record_at(reader, partition, known)
-    return record is not None and sequence_of(record.headers)[0] != row["last_position"]
+    place = place_in(record.headers) if record is not None else None
+    return place is not None and place[0] != row["last_position"]
 
 
 async def save(connection: Connection, channels: dict[TopicPartition, Channel]) -> None:

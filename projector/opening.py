@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from events.envelope import NotOurEvent, Opened, open_envelope, sequence_of
+from events.envelope import NotOurEvent, Opened, open_envelope, place_in
 from events.recording import Position
 from events.topics import Record
 from projector.parking import Park, park_record, user_in
@@ -32,7 +32,7 @@ def opened(records: Sequence[Record]) -> OpenedBatch:
     held: set[str] = set()
     newest: tuple[Position, UUID] | None = None
     for record in records:
-        newest = place_of(record) or newest
+        newest = place_in(record.headers) or newest
         try:
             event, row = _open(record)
         except (NotOurEvent, NoRow) as error:
@@ -44,14 +44,6 @@ def opened(records: Sequence[Record]) -> OpenedBatch:
         if row["id"] not in held:
             rows.append(row)
     return OpenedBatch(events=events, rows=rows, parks=parks, newest=newest)
-
-
-def place_of(record: Record) -> tuple[Position, UUID] | None:
-    """The place in the log that a record names: position and event id."""
-    try:
-        return sequence_of(record.headers)
-    except NotOurEvent:
-        return None
 
 
 def _open(record: Record) -> tuple[Opened, Row]:

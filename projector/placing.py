@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
+from events.envelope import place_in
 from events.recording import Position
 from events.topics import Record, Span
 from projector.model_store import Progress, Published
-from projector.opening import place_of
 
 FAR_BEHIND: Final = 20_000
 NEVER: Final = -1
@@ -31,7 +31,7 @@ def following(records: Sequence[Record], stands: Progress) -> Sequence[Record]:
     # getmany may still give records from before a seek
     fresh = [record for record in records if record.offset >= stands.next_offset]
     before = records[-len(fresh) - 1] if len(fresh) < len(records) else None
-    place = place_of(before) if before is not None else None
+    place = place_in(before.headers) if before is not None else None
     if place is not None and place[0] > stands.position:
         raise Gap("topic_made_anew")
     if fresh and fresh[0].offset != stands.next_offset:

@@ -158,6 +158,11 @@ def test_a_record_that_is_no_event_holds_nobody_back(
     wait_for(owner, ada, 2, "Ada")
     eventually(lambda: len(parked(owner)) == 2, what="both records are set aside")
     assert [one["user_id"] for one in parked(owner)] == [None, None]
+    # a relay that starts finds the last of its own before the stranger's
+    assert command.stop() == 0
+    command = start_process("command_api").wait_until_ready()
+    rename(command, ada, "Ada Lovelace")
+    wait_for(owner, ada, 3, "Ada Lovelace")
     numbers = [one["id"] for one in operate("parked", "list", "--json").document["parked"]]
     assert operate("parked", "retry", "--all").status == 0
     assert operate("parked", "discard", str(numbers[0])).status == 2
