@@ -101,6 +101,25 @@ def relay() -> None:
     asyncio.run(run_relay(settings))
 
 
+@app.command("seed", rich_help_panel=STACK)
+def seed_log(
+    users: Annotated[int, typer.Argument(min=1, metavar="N", help="How many users.")],
+    *,
+    seed: Annotated[int, typer.Option(help="Another number makes other users.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that seal; by default as many as there are cores.")
+    ] = None,
+) -> None:
+    """Append N made-up users and N/2 further events to the log, straight into the database.
+
+    Whoever runs it with the same seed on a log of the same length gets the same users, times and events; only keys and
+    seals differ. Ended half-way, it leaves whole transactions. Refused in production.
+    """
+    from muster.seed import seed_users  # noqa: PLC0415
+
+    seed_users(target_settings(), users, seed=seed, workers=workers)
+
+
 @app.command("consume", rich_help_panel=DEPLOYMENT)
 def consume_topic(
     topic: Annotated[str, typer.Argument(help="The topic.")] = "users.events.v1",
