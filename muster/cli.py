@@ -8,7 +8,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from muster import admin, clients, keys
+from muster import admin, clients, keys, verify
 from muster.environment import secret_from
 from muster.failures import CannotRun, Refused
 from muster.target import target_home, target_settings, target_stack
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for name, group in (("admin", admin.app), ("clients", clients.app), ("keys", keys.app)):
+for name, group in (("admin", admin.app), ("clients", clients.app), ("keys", keys.app), ("verify", verify.app)):
     app.add_typer(group, name=name, rich_help_panel=DEPLOYMENT)
 
 
