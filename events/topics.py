@@ -1,4 +1,4 @@
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -10,6 +10,9 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from runtime.settings import Settings
 
 NO_ERROR: Final = 0
+READ_AT_ONCE: Final = 500
+# polls of half a second
+LONGEST_SILENCE: Final = 40
 
 Record = ConsumerRecord[bytes, bytes]
 
@@ -111,3 +114,19 @@ async def record_at(consumer: AIOKafkaConsumer, partition: TopicPartition, offse
         if await consumer.position(partition) > offset:
             return None
     raise TimeoutError(f"{partition.topic}-{partition.partition} did not give its record at {offset}")
+
+
+async def records_in(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, span: Span
+) -> AsyncIterator[Sequence[Record]]:
+    """What the partition holds of a span, some hundred records at a time, in order. Raises TimeoutError."""
+    consumer.assign([partition])
+    consumer.seek(partition, span.start)
+    waited = 0
+    while await consumer.position(partition) < span.end:
+        polled = (await poll(consumer, partition, seconds=0.5, limit=READ_AT_ONCE)).get(partition, [])
+        waited = 0 if polled else waited + 1
+        if waited > LONGEST_SILENCE:
+            raise TimeoutError(f"{partition.topic}-{partition.partition} gives nothing before its end at {span.end}")
+        if records := [record for record in polled if record.offset < span.end]:
+            yield records

@@ -8,7 +8,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from muster import admin, clients, keys, parked
+from muster import admin, clients, keys, parked, verify
 from muster.environment import secret_from
 from muster.failures import CannotRun, Refused
 from muster.target import target_home, target_settings, target_stack
@@ -27,7 +27,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for name, group in (("admin", admin.app), ("clients", clients.app), ("keys", keys.app), ("parked", parked.app)):
+GROUPS = {
+    "admin": admin.app,
+    "clients": clients.app,
+    "keys": keys.app,
+    "parked": parked.app,
+    "verify": verify.app,
+}
+for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel=DEPLOYMENT)
 
 
@@ -99,6 +106,25 @@ def relay() -> None:
     settings = target_settings()
     configure_logging("relay", settings.log_level)
     asyncio.run(run_relay(settings))
+
+
+@app.command("seed", rich_help_panel=STACK)
+def seed_log(
+    users: Annotated[int, typer.Argument(min=1, metavar="N", help="How many users.")],
+    *,
+    seed: Annotated[int, typer.Option(help="Another number makes other users.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that seal; by default as many as there are cores.")
+    ] = None,
+) -> None:
+    """Append N made-up users and N/2 further events to the log, straight into the database.
+
+    Whoever runs it with the same seed on a log of the same length gets the same users, times and events; only keys and
+    seals differ. Ended half-way, it leaves whole transactions. Refused in production.
+    """
+    from muster.seed import seed_users  # noqa: PLC0415
+
+    seed_users(target_settings(), users, seed=seed, workers=workers)
 
 
 @app.command("consume", rich_help_panel=DEPLOYMENT)

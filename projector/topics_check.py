@@ -1,0 +1,148 @@
+"""Both topics compared with the log, partition by partition."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final, cast
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from events.keyring import Keyring
+from events.topics import Span, spans, topic_reader
+from projector.findings import Finding
+from projector.standing import CannotVerify, Standing
+from projector.topic_snapshot import Snapshot
+from projector.topic_tail import Tail
+from projector.verifying import Advanced, Report
+from runtime.database import Connection
+from runtime.settings import Settings
+
+STOP_WITHIN: Final = 5.0
+
+
+@dataclass(slots=True, kw_only=True)
+class TopicsTally:
+    """Records compared so far."""
+
+    tail: int = 0
+    snapshot: int = 0
+
+
+class TopicsCheck:
+    """Made before the moment that is compared: what the topics have by now, the log must have then."""
+
+    def __init__(self, settings: Settings, consumer: AIOKafkaConsumer, known: Mapping[TopicPartition, Span]) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._known = known
+        self.tally = TopicsTally()
+
+    @property
+    def records(self) -> int:
+        """About how many there are to compare, without the tails."""
+        topic = self._settings.snapshot_topic
+        return sum(span.end - span.start for partition, span in self._known.items() if partition.topic == topic)
+
+    async def run(
+        self,
+        connection: Connection,
+        keyring: Keyring,
+        standing: Standing,
+        report: Report,
+        *,
+        tail: int,
+        advanced: Advanced,
+    ) -> None:
+        """Compare the last `tail` records of each partition of the history topic, and the snapshot topic as a whole.
+
+        Raises CannotVerify, WrongKey and psycopg's errors.
+        """
+        with _broker_trouble(self._settings):
+            held = await spans(self._consumer, list(self._known))
+            for partition, span in held.items():
+                if (finding := _cut_short(partition, span, standing)) is not None:
+                    report(finding)
+                async for finding in self._compare(connection, keyring, standing, partition, span, tail):
+                    report(finding)
+                advanced(self.tally.snapshot)
+
+    async def _compare(
+        self,
+        connection: Connection,
+        keyring: Keyring,
+        standing: Standing,
+        partition: TopicPartition,
+        span: Span,
+        tail: int,
+    ) -> AsyncIterator[Finding]:
+        known_end = self._known[partition].end
+        source = self._settings.event_source
+        if partition.topic == self._settings.events_topic:
+            last = Tail(connection, keyring, standing, partition, source)
+            wanted = Span(start=max(span.start, known_end - tail), end=known_end)
+            async for finding in last.findings(self._consumer, wanted):
+                yield finding
+            self.tally.tail += last.records
+        else:
+            snapshot = Snapshot(connection, keyring, standing, partition, source)
+            async for finding in snapshot.findings(self._consumer, span, known_end):
+                yield finding
+            self.tally.snapshot += snapshot.records
+
+
+@asynccontextmanager
+async def topics_check(settings: Settings) -> AsyncGenerator[TopicsCheck]:
+    """Raises CannotVerify when the broker or a topic is not there."""
+    consumer = topic_reader(settings)
+    try:
+        with _broker_trouble(settings):
+            await consumer.start()
+            # asking about a topic by name would have some brokers make it
+            existing = cast("set[str]", await consumer.topics())
+            partitions = [
+                partition
+                for topic in (settings.events_topic, settings.snapshot_topic)
+                for partition in _partitions(consumer, topic, existing, settings)
+            ]
+            known = await spans(consumer, partitions)
+        yield TopicsCheck(settings, consumer, known)
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_WITHIN):
+                await consumer.stop()
+
+
+def _partitions(consumer: AIOKafkaConsumer, topic: str, existing: set[str], settings: Settings) -> list[TopicPartition]:
+    if topic not in existing:
+        raise CannotVerify(f"there is no topic {topic}: start the relay, or compare the rest with --no-topics")
+    numbers = sorted(consumer.partitions_for_topic(topic) or ())
+    if numbers != list(range(settings.topic_partitions)):
+        raise CannotVerify(
+            f"topic {topic} has {len(numbers)} partitions, TOPIC_PARTITIONS says {settings.topic_partitions}:"
+            " set it to what the topic has"
+        )
+    return [TopicPartition(topic, number) for number in numbers]
+
+
+def _cut_short(partition: TopicPartition, span: Span, standing: Standing) -> Finding | None:
+    written = standing.written.get((partition.topic, partition.partition))
+    if written is None or span.end >= written.next_offset:
+        return None
+    return Finding(
+        place=f"{partition.topic}-{partition.partition}",
+        problem=f"it ends at offset {span.end}, and the relay had written up to {written.next_offset}",
+    )
+
+
+@contextmanager
+def _broker_trouble(settings: Settings) -> Generator[None]:
+    try:
+        yield
+    except (KafkaError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        raise CannotVerify(
+            f"the broker at {settings.kafka_bootstrap_servers}: {type(error).__name__} {error}".rstrip()
+            + "; --no-topics compares the rest"
+        ) from None
