@@ -25,11 +25,11 @@ def target_stack() -> RunningStack:
     return running_stack(target_home().run_file)
 
 
-def target_settings() -> Settings:
-    """The command API's settings. Raises BadSettings, and CannotRun when neither is there."""
+def target_settings(process: str = "command_api") -> Settings:
+    """That process's settings. Raises BadSettings, and CannotRun when neither is there."""
     if secret_from(os.environ, "DATABASE_URL") is not None:
         return settings_from_environment()
-    return settings_from_environment(**{name.lower(): value for name, value in _of_stack().items()})
+    return settings_from_environment(**{name.lower(): value for name, value in _of_stack(process).items()})
 
 
 async def on_database(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -43,11 +43,11 @@ async def on_database(settings: Settings, work: Callable[[Connection], Awaitable
         await session.close()
 
 
-def _of_stack() -> Mapping[str, str]:
+def _of_stack(process: str) -> Mapping[str, str]:
     stack = target_stack()
     environment = process_environment(
         target_home(),
-        "command_api",
+        process,
         database_url=stack.database_url,
         kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
     )

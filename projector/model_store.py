@@ -7,6 +7,7 @@ import orjson
 import psycopg
 
 from events.keyring import Keyring
+from events.partitioning import check_partitions
 from events.reader import Stretch, head_position, records_after
 from events.recording import Position
 from projector.parking import Park, park_row
@@ -137,6 +138,10 @@ class ModelStore:
 
     async def head(self) -> Position:
         return await self._session.use(head_position)
+
+    async def check_partitions(self) -> None:
+        """Raises WrongPartitions when the log was begun with another number than this process is told."""
+        await self._session.use(lambda connection: check_partitions(connection, self._partitions))
 
     async def holds(self, position: Position, event_id: object) -> bool:
         """Whether the log has this very event at this position."""

@@ -107,6 +107,7 @@ class Projector(ConsumerRebalanceListener):
         self._misplaced = True
 
     async def _consume(self) -> None:
+        await self._store.check_partitions()
         await ensure_topics(self._settings)
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._settings.kafka_bootstrap_servers,
