@@ -28,6 +28,7 @@ from load import Load, Loaded
 from run import INTERRUPTED, say
 from seed import seed_read_model
 
+from events.partitioning import check_partitions_setting
 from identity.access_tokens import AccessTokens, Caller
 from identity.caller import GATE
 from identity.gatekeeper import REMEMBERED, Gatekeeper
@@ -200,6 +201,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:] == [UNGATED_API]:
-        run_process(UNGATED_API, ungated, lambda settings: settings.query_port)
+        run_process(UNGATED_API, ungated, lambda settings: settings.query_port, check_partitions_setting)
     else:
         main()

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from events.envelope import Envelope, NotOurEvent, history_envelope, snapshot_envelope
 from events.keyring import Keyring, WrongKey, open_keyring
 from events.parked import ParkedUsers, TooManyParked, stretch_before
-from events.partitioning import partition_of
+from events.partitioning import check_partitions, fix_partitions, partition_of
 from events.publication import Channel, TopicAhead, read_back, save
 from events.reader import events_after, events_of
 from events.recording import Position, RecordedEvent
@@ -134,7 +134,10 @@ class Relay:
                 await wait_at_most(self._stopping, 0.25)
 
     async def _lead(self, connection: Connection) -> None:
+        await check_partitions(connection, self._settings.topic_partitions)
         await ensure_topics(self._settings)
+        # only now: topics that were there before say which number is the right one
+        await fix_partitions(connection, self._settings.topic_partitions)
         producer = AIOKafkaProducer(
             bootstrap_servers=self._settings.kafka_bootstrap_servers,
             enable_idempotence=True,

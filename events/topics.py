@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from events.partitioning import WrongPartitions
 from runtime.settings import Settings
 
 NO_ERROR: Final = 0
@@ -15,10 +16,6 @@ READ_AT_ONCE: Final = 500
 LONGEST_SILENCE: Final = 40
 
 Record = ConsumerRecord[bytes, bytes]
-
-
-class WrongPartitions(Exception):
-    """A topic has another number of partitions than TOPIC_PARTITIONS says; it is fixed for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import psycopg
 
 from events.keyring import Keyring
 from events.parked import TooManyParked
-from events.partitioning import partition_of
+from events.partitioning import check_partitions, partition_of
 from events.reader import LoggedRecord, Stretch, Unreadable, head_position, records_after, records_of
 from events.recording import Position
 from projector.parking import Park, park_row
@@ -140,6 +140,10 @@ class ModelStore:
 
     async def head(self) -> Position:
         return await self._session.use(head_position)
+
+    async def check_partitions(self) -> None:
+        """Raises WrongPartitions when the log was begun with another number than this process is told."""
+        await self._session.use(lambda connection: check_partitions(connection, self._partitions))
 
     async def holds(self, position: Position, event_id: object) -> bool:
         """Whether the log has this very event at this position."""

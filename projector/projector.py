@@ -150,6 +150,7 @@ class Projector(ConsumerRebalanceListener):
         consuming.result()
 
     async def _consume(self) -> None:
+        await self._store.check_partitions()
         await ensure_topics(self._settings)
         consumer = events_consumer(self._settings, self)
         self._placed.clear()

@@ -13,8 +13,16 @@ from runtime.settings import BadSettings, Settings, settings_from_environment
 log = logger(__name__)
 
 
-def run_process(name: str, create_app: Callable[[Settings], FastAPI], port: Callable[[Settings], int]) -> None:
-    """Serve one process's app until SIGTERM or SIGINT; accepted requests are answered first."""
+def run_process(
+    name: str,
+    create_app: Callable[[Settings], FastAPI],
+    port: Callable[[Settings], int],
+    check: Callable[[Settings], None],
+) -> None:
+    """Serve one process's app until SIGTERM or SIGINT; accepted requests are answered first.
+
+    `check` raises BadSettings for what does not fit the deployment.
+    """
     try:
         settings = settings_from_environment()
         failpoints.arm(settings.failpoints)
@@ -23,6 +31,7 @@ def run_process(name: str, create_app: Callable[[Settings], FastAPI], port: Call
         raise SystemExit(2) from None
     configure_logging(name, settings.log_level)
     try:
+        check(settings)
         app = create_app(settings)
     except BadSettings as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201 - as above

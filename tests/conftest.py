@@ -1,1 +1,8 @@
-pytest_plugins = ["tests.services", "tests.databases", "tests.apps", "tests.processes", "tests.command_line"]
+pytest_plugins = [
+    "tests.services",
+    "tests.databases",
+    "tests.apps",
+    "tests.processes",
+    "tests.command_line",
+    "tests.read_model",
+]
