@@ -8,7 +8,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from muster import admin, clients, keys, parked, verify
+from muster import admin, clients, keys, lag, parked, verify
 from muster.environment import secret_from
 from muster.failures import CannotRun, Refused
 from muster.target import target_home, target_settings, target_stack
@@ -36,6 +36,7 @@ GROUPS = {
 }
 for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel=DEPLOYMENT)
+app.command(rich_help_panel=DEPLOYMENT)(lag.lag)
 
 
 def main() -> None:
