@@ -71,8 +71,9 @@ class Snapshot:
                     yield finding
         async for finding in self._compare_users():
             yield finding
-        for user_id in self._last:
-            yield self._finding("the log has no such user", user_id)
+        for user_id, last in self._last.items():
+            if last.digest is not None:
+                yield self._finding("the log has no such user", user_id)
 
     def _take(self, record: Record, known_end: int) -> Finding | None:
         try:

@@ -67,7 +67,7 @@ class TopicsCheck:
                     report(finding)
                 async for finding in self._compare(connection, keyring, standing, partition, span, tail):
                     report(finding)
-                advanced(self.tally.snapshot)
+                advanced(min(self.tally.snapshot, self.records))
 
     async def _compare(
         self,
