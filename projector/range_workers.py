@@ -42,6 +42,7 @@ async def copied_ranges(
     )
     waiting = iter(numbers)
     pending: set[asyncio.Future[Copied]] = set()
+    done: set[asyncio.Future[Copied]] = set()
     try:
         while True:
             while len(pending) < workers + AHEAD and (number := next(waiting, None)) is not None:
@@ -56,11 +57,9 @@ async def copied_ranges(
             "a worker process was killed (by hand, or because memory ran out): run the same again, it goes on from here"
         ) from None
     finally:
-        for one in pending:
-            one.cancel()
         pool.shutdown(wait=True, cancel_futures=True)
-        if pending:
-            await asyncio.wait(pending)
+        # what else they have to say is of no interest
+        await asyncio.gather(*pending, *done, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import pytest
 
 from projector.read_model import SHAPE
 from tests.catalog import users_table
-from tests.databases import MakeSettings, as_role
+from tests.databases import as_role
 from tests.histories import History, rows_of
-from tests.integration.muster.conftest import Muster, Told
-from tests.processes import environment_of
+from tests.integration.muster.conftest import Muster
+from tests.rebuilds import ending, lines, rebuild
 from tests.waiting import eventually
 
 Owner = psycopg.Connection[dict[str, Any]]
@@ -37,41 +36,6 @@ AWKWARD = [
     "\N{GRINNING FACE} \N{LATIN SMALL LETTER E WITH ACUTE}",
     "NULL",
 ]
-
-
-@pytest.fixture
-def surroundings(make_settings: MakeSettings, tmp_path: Path) -> dict[str, str]:
-    """The projector's environment."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    settings = environment_of(make_settings("muster_projector"))
-    return {**inherited, **settings, "MUSTER_HOME": str(tmp_path / "nowhere")}
-
-
-@pytest.fixture
-def peopled(history: History) -> History:
-    """120 users in 200 events: some changed, some deleted; the live table has them all."""
-    history.create(range(120))
-    history.change(range(0, 120, 2), display_name="Renamed")
-    history.delete(range(0, 120, 6))
-    history.project()
-    assert history.head == 200
-    return history
-
-
-def lines(told: Told) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in told.stdout.splitlines()]
-
-
-def ending(told: Told) -> dict[str, Any]:
-    assert told.status == 0, told.stderr
-    last = lines(told)[-1]
-    assert last.pop("phase") == "done"
-    assert last.pop("seconds") > 0
-    return last
-
-
-async def rebuild(muster: Muster, *options: str, **variables: str) -> Told:
-    return await muster("rebuild", "users", "--workers", "1", *options, **variables)
 
 
 def parked(owner: Owner) -> list[tuple[int, int, int | None]]:
