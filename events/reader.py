@@ -34,6 +34,9 @@ SELECT {COLUMNS}, {CARRIED} AS carried FROM log.events e WHERE e.position > %s O
 OF_USER = f"""
 SELECT {COLUMNS} FROM log.events e WHERE e.user_id = %s AND e.version >= %s AND {CARRIED} ORDER BY e.version LIMIT %s
 """  # noqa: S608 - constants
+NEWEST_BEFORE = f"""
+SELECT {COLUMNS} FROM log.events e WHERE e.user_id = %s AND e.version < %s AND {CARRIED} ORDER BY e.version DESC LIMIT 1
+"""  # noqa: S608 - constants
 REMEMBERED = """
 SELECT asked.ordinal, found.digest, found.position, found.changed
 FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS asked (caller, key, ordinal)
@@ -188,6 +191,15 @@ async def records_of(
     """A user's events from a version on, in order, as `records_after` has them."""
     cursor = await connection.execute(OF_USER, (user_id, from_version, limit), prepare=True)
     return [await _read(connection, keyring, row, _logged) for row in await cursor.fetchall()]
+
+
+async def newest_before(
+    connection: Connection, keyring: Keyring, user_id: UUID, version: int
+) -> LoggedRecord | Unreadable | None:
+    """A user's newest event before a version, as `records_after` has it; None when there is none."""
+    cursor = await connection.execute(NEWEST_BEFORE, (user_id, version), prepare=True)
+    row = await cursor.fetchone()
+    return None if row is None else await _read(connection, keyring, row, _logged)
 
 
 async def events_of(

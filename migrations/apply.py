@@ -5,19 +5,28 @@ import psycopg
 from alembic import command
 from alembic.config import Config
 from psycopg import sql
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 
+from projector import table_ddl
+from projector.read_model import SHAPE
 from runtime.database import sqlalchemy_url
 
 ROLES = ("muster_command", "muster_query", "muster_projector")
 # any number that nothing else locks: processes that migrate at once go one by one
 LOCK = 7_203_311
 
+OUTDATED_AND_EMPTY = text("""
+SELECT 1 FROM read_model.builds b CROSS JOIN log.head h
+WHERE b.state = 'live' AND b.shape < :shape AND h.position = 0 AND NOT EXISTS (SELECT 1 FROM read_model.users)
+""")
+MADE = text("UPDATE read_model.builds SET shape = :shape, fingerprint = :fingerprint WHERE state = 'live'")
+
 
 def migrate(database_url: str, *, role_passwords: Mapping[str, str]) -> None:
     """Bring the database to the newest schema, as its owner, and set the roles' passwords that are given.
 
-    Raises psycopg.OperationalError when the database is away; safe to repeat and to run from several places at once.
+    A read model without users gets the declared table; one with users gets it by `muster rebuild users`. Raises
+    psycopg.OperationalError when the database is away; safe to repeat and to run from several places at once.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
@@ -27,6 +36,7 @@ def migrate(database_url: str, *, role_passwords: Mapping[str, str]) -> None:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            _make_declared_table(connection)
     finally:
         engine.dispose()
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -34,3 +44,14 @@ def migrate(database_url: str, *, role_passwords: Mapping[str, str]) -> None:
             connection.execute(
                 sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(password))
             )
+
+
+def _make_declared_table(connection: Connection) -> None:
+    if connection.execute(OUTDATED_AND_EMPTY, {"shape": SHAPE}).first() is None:
+        return
+    # who makes the table owns it, and a rebuild replaces it as that role
+    connection.execute(text("SET LOCAL ROLE muster_projector"))
+    for statement in (*table_ddl.created(), *table_ddl.indexed().values(), *table_ddl.swapped()):
+        connection.exec_driver_sql(statement.decode().replace("%", "%%"))
+    connection.execute(text("RESET ROLE"))
+    connection.execute(MADE, {"shape": SHAPE, "fingerprint": table_ddl.fingerprint()})

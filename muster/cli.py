@@ -8,7 +8,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from muster import admin, clients, keys, lag, parked, verify
+from muster import admin, clients, keys, lag, parked, rebuild, verify
 from muster.environment import secret_from
 from muster.failures import CannotRun, Refused
 from muster.target import target_home, target_settings, target_stack
@@ -32,6 +32,7 @@ GROUPS = {
     "clients": clients.app,
     "keys": keys.app,
     "parked": parked.app,
+    "rebuild": rebuild.app,
     "verify": verify.app,
 }
 for name, group in GROUPS.items():

@@ -1,8 +1,19 @@
-"""The read model's tables, declared once: written here, read by the query API, made by the migrations."""
+"""The read model's tables, declared once: written here, read by the query API, made by migrations and rebuilds."""
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Computed, DateTime, Integer, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 metadata = MetaData(schema="read_model")
@@ -18,7 +29,8 @@ users = Table(
     Column("email_canonical", Text(collation="C")),
     Column("display_name", Text),
     Column("status", Text),
-    Column("roles", ARRAY(Text)),
+    # with fewer statistics, the planner takes a rare role for a common one and walks a sort order
+    Column("roles", ARRAY(Text), info={"statistics": 1000}),
     Column("attributes", JSONB),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
@@ -31,6 +43,26 @@ users = Table(
         Text,
         Computed("lower(normalize(coalesce(email, '') || ' ' || coalesce(display_name, ''), NFC))", persisted=True),
     ),
+    CheckConstraint(
+        "deleted_at IS NOT NULL OR (email IS NOT NULL AND email_canonical IS NOT NULL AND status IS NOT NULL"
+        " AND roles IS NOT NULL AND attributes IS NOT NULL)",
+        name="users_check",
+    ),
+    comment="a deleted user stays as a row without personal data, so that 410 differs from 404",
+)
+_living = users.c.deleted_at.is_(None)
+Index("users_created_at_idx", users.c.created_at, users.c.id, postgresql_where=_living)
+Index("users_updated_at_idx", users.c.updated_at, users.c.id, postgresql_where=_living)
+Index("users_email_idx", users.c.email_canonical, users.c.id, postgresql_where=_living)
+# a rare status is found by its own rows, not by walking a sort order
+Index("users_disabled_idx", users.c.id, postgresql_where=_living & (users.c.status != "active"))
+Index("users_roles_idx", users.c.roles, postgresql_using="gin", postgresql_where=_living)
+Index(
+    "users_search_idx",
+    users.c.search,
+    postgresql_using="gin",
+    postgresql_ops={"search": "gin_trgm_ops"},
+    postgresql_where=_living,
 )
 
 progress = Table(

@@ -56,12 +56,12 @@ async def _sift_one(
     connection: Connection, rows: Sequence[Row], where: tuple[str, int | None], error: psycopg.Error
 ) -> list[Refused]:
     if len(rows) == 1:
-        return [Refused(row=rows[0], reason=_reason(error))]
+        return [Refused(row=rows[0], reason=reason_of(error))]
     for row in rows:
         try:
             await _put(connection, [row], where)
         except REFUSALS as refusal:
-            return [Refused(row=row, reason=_reason(refusal))]
+            return [Refused(row=row, reason=reason_of(refusal))]
     return []
 
 
@@ -71,7 +71,8 @@ async def _put(connection: Connection, rows: Iterable[Row], where: tuple[str, in
         await connection.execute(PUT, (target, orjson.dumps(folded(rows)).decode(), build))
 
 
-def _reason(error: psycopg.Error) -> str:
+def reason_of(error: psycopg.Error) -> str:
+    """Say why the table does not take a row, and nothing personal."""
     # not the message: it may quote what the user's record says
     about: Mapping[str, str | None] = {"constraint": error.diag.constraint_name, "column": error.diag.column_name}
     named = "".join(f", {kind} {name}" for kind, name in about.items() if name)

@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.processes",
     "tests.command_line",
     "tests.read_model",
+    "tests.histories",
 ]

@@ -1,8 +1,8 @@
 -- Puts rows into a table of the read model, each user's only if it is newer than what is there.
 --
 -- target: read_model.users, or the table of a build. records: a JSON array of objects whose keys are the table's
--- columns; what a table does not have is passed over. Users who are parked are left as they are: those of the live
--- table, and those of `build` (null: none).
+-- columns; what a table does not have is passed over. Users who are parked for `build` (null: in the live table) are left
+-- as they are.
 CREATE FUNCTION read_model.put(target regclass, records json, build bigint) RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off
@@ -24,7 +24,7 @@ BEGIN
         'INSERT INTO %1$s AS u (%2$s)'
         ' SELECT %2$s FROM json_populate_recordset(NULL::%1$s, $1) AS r'
         ' WHERE NOT EXISTS ('
-        '     SELECT 1 FROM read_model.parked k WHERE k.user_id = r.id AND (k.build IS NULL OR k.build = $2))'
+        '     SELECT 1 FROM read_model.parked k WHERE k.user_id = r.id AND k.build IS NOT DISTINCT FROM $2)'
         ' ORDER BY r.id'
         ' ON CONFLICT (id) DO UPDATE SET %3$s WHERE u.version < excluded.version',
         target, names, assignments)

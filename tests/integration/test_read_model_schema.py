@@ -1,12 +1,21 @@
 """The migrations make exactly the read-model table that projector/read_model.py declares."""
 
+from typing import Any
+
+import psycopg
 import pytest
 from sqlalchemy import Column, Computed, Engine, MetaData, create_engine
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.pool import NullPool
 
-from projector import read_model
+from migrations import apply
+from migrations.apply import migrate
+from projector import read_model, table_ddl
 from runtime.database import sqlalchemy_url
+from tests.catalog import users_table
+from tests.databases import as_role
+
+Owner = psycopg.Connection[dict[str, Any]]
 
 DIALECT = postgresql.dialect()
 
@@ -34,20 +43,38 @@ def test_the_declared_tables_are_those_that_the_migrations_make(engine: Engine) 
         assert list(shapes[0]) == list(shapes[1])
 
 
-def test_the_search_column_is_computed_as_declared(engine: Engine) -> None:
-    with engine.connect() as connection:
-        made = connection.exec_driver_sql(
-            "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef"
-            " WHERE adrelid = 'read_model.users'::regclass AND adnum ="
-            " (SELECT attnum FROM pg_attribute WHERE attrelid = 'read_model.users'::regclass AND attname = 'search')"
-        ).scalar_one()
-        computed = read_model.users.c.search.computed
-        assert computed is not None
-        connection.exec_driver_sql(
-            "CREATE TEMPORARY TABLE declared (email text, display_name text, search text"
-            f" GENERATED ALWAYS AS ({computed.sqltext}) STORED)"
-        )
-        declared = connection.exec_driver_sql(
-            "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = 'declared'::regclass"
-        ).scalar_one()
-    assert made == declared
+def test_the_migrated_table_of_users_is_the_declared_one_in_every_respect(owner: Owner, database_url: str) -> None:
+    migrated = users_table(owner)
+    with psycopg.connect(as_role(database_url, "muster_projector"), autocommit=True) as projector:
+        for statement in (*table_ddl.created(), *table_ddl.indexed().values(), *table_ddl.swapped()):
+            projector.execute(statement)
+    declared = users_table(owner)
+    for aspect, found in migrated.items():
+        assert found == declared[aspect], aspect
+        assert found, aspect
+
+
+def test_a_new_install_gets_the_newest_declaration_from_the_migration(
+    owner: Owner, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = owner.execute("SELECT 'read_model.users'::regclass::oid AS oid").fetchall()
+    migrate(database_url, role_passwords={})
+    assert owner.execute("SELECT 'read_model.users'::regclass::oid AS oid").fetchall() == made
+    monkeypatch.setattr(apply, "SHAPE", read_model.SHAPE + 1)
+    migrate(database_url, role_passwords={})
+    assert owner.execute("SELECT 'read_model.users'::regclass::oid AS oid").fetchall() != made
+    assert owner.execute("SELECT shape, fingerprint FROM read_model.builds WHERE state = 'live'").fetchall() == [
+        {"shape": read_model.SHAPE + 1, "fingerprint": table_ddl.fingerprint()}
+    ]
+    assert users_table(owner)["table"][0]["owner"] == "muster_projector"
+
+
+def test_a_read_model_with_users_keeps_its_table_until_a_rebuild(
+    owner: Owner, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner.execute("UPDATE log.head SET position = 1")
+    monkeypatch.setattr(apply, "SHAPE", read_model.SHAPE + 1)
+    migrate(database_url, role_passwords={})
+    assert owner.execute("SELECT shape FROM read_model.builds WHERE state = 'live'").fetchall() == [
+        {"shape": read_model.SHAPE}
+    ]

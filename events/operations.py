@@ -1,0 +1,41 @@
+"""What operators did, for whoever asks later: rows are added and never changed."""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import orjson
+
+from runtime.database import Connection
+
+BEGIN: Final = """
+INSERT INTO log.operations (operator, operation, parameters, outcome) VALUES (%s, %s, %s, 'began') RETURNING id
+"""
+END: Final = """
+INSERT INTO log.operations (operator, operation, parameters, outcome, began)
+SELECT operator, operation, %s, %s, id FROM log.operations WHERE id = %s
+"""
+ABANDON: Final = """
+INSERT INTO log.operations (operator, operation, parameters, outcome, began)
+SELECT o.operator, o.operation, o.parameters, 'abandoned', o.id FROM log.operations o
+WHERE o.operation = %s AND o.outcome = 'began' AND NOT EXISTS (SELECT 1 FROM log.operations e WHERE e.began = o.id)
+"""
+
+
+async def begin(connection: Connection, operator: str, operation: str, parameters: Mapping[str, Any]) -> int:
+    """Record that an operation begins; gives what `end` wants to know."""
+    cursor = await connection.execute(BEGIN, (operator, operation, orjson.dumps(parameters).decode()))
+    row = await cursor.fetchone()
+    assert row is not None  # noqa: S101 - of an INSERT of one row
+    return row["id"]
+
+
+async def end(
+    connection: Connection, began: int, outcome: Literal["done", "refused", "failed"], result: Mapping[str, Any]
+) -> None:
+    """Record how the operation that `began` ended."""
+    await connection.execute(END, (orjson.dumps(result).decode(), outcome, began))
+
+
+async def give_up_unfinished(connection: Connection, operation: str) -> None:
+    """Record as abandoned those that began and never told of an end, when surely none is under way."""
+    await connection.execute(ABANDON, (operation,))

@@ -1,0 +1,182 @@
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import psycopg
+import typer
+
+from muster.audit_log import log_to_stderr
+from muster.failures import CannotRun, Refused
+from muster.operator import OperatorOption, operator_named
+from muster.target import target_settings
+from runtime import failpoints
+from runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from muster.progress_display import Display
+    from projector.measured import Progress
+    from projector.rebuild import Rebuilt
+    from runtime.database import Connection
+
+OPERATION = "rebuild"
+
+app = typer.Typer(
+    help="Make the read model anew from the log, without an outage.",
+    callback=log_to_stderr,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@app.command()
+def users(
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build and compare, but swap nothing; the next run goes on from there.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Drop an unfinished build first.")] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="Drop an unfinished build and end.")] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that read the log.", show_default="one a core")
+    ] = os.cpu_count() or 1,
+    operator: OperatorOption = None,
+) -> None:
+    """Build the table of users from the log beside the live one, compare them, and swap them in one transaction.
+
+    Readers and writers go on all the time. A run that was killed is gone on with where it stopped. DATABASE_URL and KEK
+    (or their _FILE forms) are the projector's; nothing but PostgreSQL need run. On a terminal it shows a bar, else it
+    prints lines of JSON.
+
+    Exits with 0 when it is done, whatever differs; 1 when it was refused; 2 when something it needs is missing.
+    """
+    if abandon and (dry_run or fresh):
+        raise CannotRun("--abandon goes with neither --dry-run nor --fresh")
+    settings, name = target_settings("projector"), operator_named(operator)
+    try:
+        failpoints.arm(settings.failpoints)
+    except ValueError as error:
+        raise CannotRun(str(error)) from None
+    if abandon:
+        asyncio.run(_abandon(settings, name))
+    else:
+        asyncio.run(_rebuild(settings, name, dry_run=dry_run, fresh=fresh, workers=workers))
+
+
+async def _rebuild(settings: Settings, operator: str, *, dry_run: bool, fresh: bool, workers: int) -> None:
+    # each command imports what it alone needs: the others start faster without it
+    from events.keyring import open_keyring  # noqa: PLC0415
+    from muster.progress_display import display  # noqa: PLC0415
+    from projector.measured import Progress  # noqa: PLC0415
+    from projector.rebuild import Rebuild, begun, partitions_of  # noqa: PLC0415
+
+    keyring = open_keyring(settings)
+    with display() as shown:
+        progress = Progress(shown.show)
+        parameters = {"dry_run": dry_run, "fresh": fresh, "workers": workers}
+        async with _recorded(settings, operator, parameters) as (connection, result):
+            began = time.monotonic()
+            build, new = await begun(connection, fresh=fresh)
+            if not new:
+                shown.say(
+                    f"going on with build {build.id}, which is {build.phase}", {"phase": "resumed", "build": build.id}
+                )
+            rebuild = Rebuild(
+                settings, keyring, connection, progress, partitions=await partitions_of(connection, settings)
+            )
+            ticking = asyncio.create_task(_tick(progress, shown.pulse))
+            try:
+                rebuilt = await rebuild.run(build, workers=workers, dry_run=dry_run)
+            finally:
+                ticking.cancel()
+            result.update(_summary(rebuilt, time.monotonic() - began))
+        _tell(rebuilt, result, shown)
+
+
+async def _abandon(settings: Settings, operator: str) -> None:
+    from projector import builds  # noqa: PLC0415
+
+    async with _recorded(settings, operator, {"abandon": True}) as (connection, result):
+        build = await builds.unfinished(connection)
+        if build is not None:
+            await builds.abandon(connection, build)
+        result["build"] = None if build is None else build.id
+    print("nothing is being built" if build is None else f"build {build.id} is dropped")
+
+
+@asynccontextmanager
+async def _recorded(
+    settings: Settings, operator: str, parameters: Mapping[str, Any]
+) -> "AsyncGenerator[tuple[Connection, dict[str, Any]]]":
+    """Lend the connection of the only rebuild, and a place for its result; record both ends in log.operations.
+
+    Raises what a command ends with.
+    """
+    from events import operations  # noqa: PLC0415
+    from events.keyring import WrongKey  # noqa: PLC0415
+    from projector.builds import BuildGone  # noqa: PLC0415
+    from projector.lease import RebuildUnderWay, leased  # noqa: PLC0415
+    from projector.range_workers import WorkerDied  # noqa: PLC0415
+    from projector.rebuild import TooManyHeldBack  # noqa: PLC0415
+    from projector.swapping import NotWhole  # noqa: PLC0415
+
+    result: dict[str, Any] = {}
+    try:
+        async with leased(settings, operator) as connection:
+            await operations.give_up_unfinished(connection, OPERATION)
+            began = await operations.begin(connection, operator, OPERATION, parameters)
+            try:
+                yield connection, result
+            except Exception as error:
+                refused = isinstance(error, (NotWhole, TooManyHeldBack))
+                # the database may be what failed
+                with suppress(psycopg.Error):
+                    await operations.end(connection, began, "refused" if refused else "failed", {"why": str(error)})
+                raise
+            await operations.end(connection, began, "done", result)
+    except RebuildUnderWay as error:
+        raise Refused(str(error)) from None
+    except TooManyHeldBack as error:
+        raise Refused(str(error)) from None
+    except NotWhole as error:
+        raise Refused(f"the build is not whole and was not swapped in: {error}; begin anew with --fresh") from None
+    except (BuildGone, WorkerDied, WrongKey) as error:
+        raise CannotRun(str(error)) from None
+
+
+async def _tick(progress: "Progress", pulse: float) -> None:
+    while True:
+        await asyncio.sleep(pulse)
+        progress.tell()
+
+
+def _summary(rebuilt: "Rebuilt", seconds: float) -> dict[str, Any]:
+    return {
+        "events": rebuilt.position,
+        "users": rebuilt.users,
+        "seconds": round(seconds, 2),
+        "differences": rebuilt.differences,
+        "parked": rebuilt.parked,
+        "swapped": rebuilt.swapped,
+    }
+
+
+def _tell(rebuilt: "Rebuilt", summary: Mapping[str, Any], shown: "Display") -> None:
+    for one in rebuilt.shown:
+        where = ", ".join(one.columns) if one.live_version and one.next_version else "the whole row"
+        shown.say(
+            f"user {one.user_id} differs in {where}: live version {one.live_version} (position {one.live_position}),"
+            f" rebuilt version {one.next_version} (position {one.next_position})",
+            {"phase": "difference", **asdict(one)},
+        )
+    ending = "swapped in" if rebuilt.swapped else "not swapped in: the next run goes on with it"
+    shown.say(
+        f"{summary['events']:,} events, {summary['users']:,} users, {summary['seconds']} s;"
+        f" {summary['differences']} differences, {summary['parked']} held back; {ending}",
+        {"phase": "done", **summary},
+    )
