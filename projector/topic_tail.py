@@ -47,7 +47,9 @@ class Tail:
                 for finding in self._judge(record, entries):
                     yield finding
         if self._first is not None:
-            async for finding in self._left_out(self._first, self._last):
+            # a partition that is there from its first record on begins with the log
+            first = Position(0) if span.start == 0 else self._first
+            async for finding in self._left_out(first, self._last):
                 yield finding
 
     async def _entries(self, records: Sequence[Record]) -> dict[Position, Entry]:
