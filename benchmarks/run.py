@@ -46,21 +46,30 @@ def main(
     *,
     quick: Mapping[str, Any],
 ) -> None:
-    options = parser.parse_args()
-    if options.quick:
-        vars(options).update({"rounds": 1, "seconds": 2.0, **quick})
-    settings = {name: value for name, value in vars(options).items() if name not in {"json", "folder", "broker"}}
+    options, settings = parsed(parser, quick)
     try:
         with running_stack(say=say, parent=options.folder) as stack:
             where = surroundings(stack.database_url, broker=options.broker)
             findings = Findings(title=title, settings=settings, where=where)
             findings.cores_at_rest.update(cores_at_rest(stack))
             findings.remember_memory("at rest", stack.memory())
-            _rounds(benchmark_of(stack, options, findings), options.rounds)
+            run_rounds(benchmark_of(stack, options, findings), options.rounds)
     except CannotRun as error:
         raise SystemExit(f"{title.lower()}: {error}") from None
     except StopRequested:
         raise SystemExit(INTERRUPTED) from None
+    tell(findings, options)
+
+
+def parsed(parser: argparse.ArgumentParser, quick: Mapping[str, Any]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The options, and those of them that a figure depends on."""
+    options = parser.parse_args()
+    if options.quick:
+        vars(options).update({"rounds": 1, "seconds": 2.0, **quick})
+    return options, {name: value for name, value in vars(options).items() if name not in {"json", "folder", "broker"}}
+
+
+def tell(findings: Findings, options: argparse.Namespace) -> None:
     print(findings.table())
     if options.json is not None:
         findings.write(options.json)
@@ -70,7 +79,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _rounds(benchmark: Benchmark, rounds: int) -> None:
+def run_rounds(benchmark: Benchmark, rounds: int) -> None:
     say("preparing")
     benchmark.prepare()
     for number in range(rounds):

@@ -1,4 +1,4 @@
-"""Users without requests: straight into the read model, as the projector would put them."""
+"""Users without requests: straight into the read model, as the projector would put them, and topics without records."""
 
 import random
 from collections.abc import Iterator
@@ -8,11 +8,17 @@ from uuid import UUID
 import orjson
 import psycopg
 
+from events.histories import entries_in, key_ranges
+from events.keyring import open_keyring
+from events.reader import head_position
 from events.recording import Position
 from events.user import Status, User, UserId
 from events.wire import user_to_wire
-from projector.rows import row_of
+from projector.rows import Row, row_of
+from projector.verifying import one_moment
+from runtime.database import Session
 from runtime.ids import new_id
+from runtime.settings import Settings
 
 BATCH = 5000
 
@@ -54,3 +60,42 @@ def _batches(users: int) -> Iterator[list[dict[str, object]]]:
             row_of(user_to_wire(user_numbered(n, new_id(), began + timedelta(seconds=n))), Position(n + 1))
             for n in range(start, min(start + BATCH, users))
         ]
+
+
+async def project_log(settings: Settings) -> None:
+    """Fill an empty read model from the log, each user's newest event at once, as the projector."""
+    keyring = open_keyring(settings)
+    session = Session(settings.database_url.get_secret_value(), application="benchmark", timeout=600)
+    try:
+        head = await session.use(head_position)
+        rows: dict[str, Row] = {}
+        async with one_moment(settings) as reading:
+            async for keys in key_ranges(reading, BATCH):
+                async with entries_in(reading, keyring, keys) as entries:
+                    async for entry in entries:
+                        assert entry.recorded is not None
+                        rows[str(entry.user_id)] = row_of(user_to_wire(entry.recorded.event.user), entry.position)
+                await session.fetch(
+                    "SELECT read_model.put('read_model.users', %s::json, NULL)",
+                    (orjson.dumps(list(rows.values())).decode(),),
+                )
+                rows.clear()
+        await session.fetch(
+            "INSERT INTO read_model.progress (partition, next_offset, position)"
+            " SELECT partition, 0, %s FROM generate_series(0, %s) AS partition",
+            (head, settings.topic_partitions - 1),
+        )
+    finally:
+        await session.close()
+
+
+def begin_topics(database_url: str, settings: Settings) -> None:
+    """Have the relay, and so the topics, begin after what the log has now; as the owner, who also analyses."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO log.publication (topic, partition, position, next_offset, last_position)"
+            " SELECT topic, partition, h.position, 0, 0"
+            " FROM log.head h, unnest(%s::text[]) AS topic, generate_series(0, %s) AS partition",
+            ([settings.events_topic, settings.snapshot_topic], settings.topic_partitions - 1),
+        )
+        connection.execute("VACUUM ANALYZE")

@@ -27,6 +27,7 @@ from muster.home import Home
 from muster.login import log_in
 from muster.readiness import unreadiness
 from muster.supervisor import Supervisor, stop_requests
+from runtime.settings import Settings, settings_from_environment
 
 READY_WITHIN = 60.0
 SETTLED_WITHIN = 300.0
@@ -69,20 +70,44 @@ class Stack:
         return time.monotonic() - began
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A migrated database whose processes are about to start, and their settings; `database_url` is the owner's."""
+
+    database_url: str
+    settings: Mapping[str, Settings]
+
+
 @contextmanager
-def running_stack(*, say: Callable[[str], None], parent: Path | None = None) -> Generator[Stack]:
-    """Start everything; Ctrl-C and SIGTERM raise StopRequested inside. The folder is removed in the end."""
+def running_stack(
+    *,
+    say: Callable[[str], None],
+    parent: Path | None = None,
+    fill: Callable[[Prepared], None] = lambda _: None,
+    settings: Mapping[str, str] | None = None,
+) -> Generator[Stack]:
+    """Start everything; Ctrl-C and SIGTERM raise StopRequested inside. The folder is removed in the end.
+
+    `fill` is called when only PostgreSQL and the broker run; `settings` are further ones of all processes.
+    """
     with stop_requests(), tempfile.TemporaryDirectory(prefix="muster-benchmark-", dir=parent) as folder:
         home = Home(Path(folder) / "home")
         supervisor = Supervisor(say)
         with home.held() as lock:
             try:
-                yield _start(home, supervisor, lock, say)
+                yield _start(home, supervisor, lock, say, fill, settings or {})
             finally:
                 supervisor.stop()
 
 
-def _start(home: Home, supervisor: Supervisor, lock: int, say: Callable[[str], None]) -> Stack:
+def _start(
+    home: Home,
+    supervisor: Supervisor,
+    lock: int,
+    say: Callable[[str], None],
+    fill: Callable[[Prepared], None],
+    settings: Mapping[str, str],
+) -> Stack:
     say(f"starting the stack in {home.folder}")
     postgres = EmbeddedPostgres(home.folder / "postgres", log=home.log_file("postgres"), pass_fds=(lock,))
     supervisor.adopt(postgres.program(), postgres.start())
@@ -100,8 +125,8 @@ def _start(home: Home, supervisor: Supervisor, lock: int, say: Callable[[str], N
     for process in (*reversed(ROLES), "bare"):
         ports[process] = free_port(taken=ports.values())
     suffix = secrets.token_hex(4)
-    for process in reversed(ROLES):
-        settings = {
+    environments = {
+        process: {
             **process_environment(home, process, database_url=database_url, kafka_bootstrap_servers=servers),
             "LOG_LEVEL": "warning",
             # a benchmark may outlast the tokens that deployments give out
@@ -112,8 +137,18 @@ def _start(home: Home, supervisor: Supervisor, lock: int, say: Callable[[str], N
             "COMMAND_PORT": str(ports["command_api"]),
             "QUERY_PORT": str(ports["query_api"]),
             "PROJECTOR_PORT": str(ports["projector"]),
+            **settings,
         }
-        supervisor.start(_program(home, lock, process, [sys.executable, "-P", "-m", process], settings))
+        for process in reversed(ROLES)
+    }
+    fill(
+        Prepared(
+            database_url=database_url,
+            settings={process: _settings(environment) for process, environment in environments.items()},
+        )
+    )
+    for process, environment in environments.items():
+        supervisor.start(_program(home, lock, process, [sys.executable, "-P", "-m", process], environment))
     bare = [sys.executable, str(FOLDER / "bare.py"), str(ports["bare"])]
     supervisor.start(_program(home, lock, "bare", bare, {}))
     _wait_until_ready(ports, supervisor)
@@ -127,6 +162,10 @@ def _start(home: Home, supervisor: Supervisor, lock: int, say: Callable[[str], N
         ports=ports,
         pids=dict(supervisor.pids),
     )
+
+
+def _settings(environment: Mapping[str, str]) -> Settings:
+    return settings_from_environment(**{name.lower(): value for name, value in environment.items()})
 
 
 def _log_database(postgres: EmbeddedPostgres, home: Home) -> str:
