@@ -16,6 +16,7 @@ from query_api.freshness import Freshness
 from query_api.lookout import Lookout
 from query_api.model import Model
 from query_api.routes import router
+from query_api.shape import shape_check
 from runtime.database import Session, sqlalchemy_url
 from runtime.health import Readiness, database_check
 from runtime.settings import Settings
@@ -33,6 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
     readiness = Readiness()
 
     readiness.add("database", database_check(glances, "SELECT 1 FROM read_model.progress LIMIT 1"))
+    readiness.add("shape", shape_check(glances))
     readiness.add("identity", door.trust.wrong)
 
     @asynccontextmanager

@@ -1,13 +1,11 @@
-"""Long work as it goes: a bar for a person at a terminal, lines of JSON for everything else."""
+"""Long work of several phases as it goes: a bar for each at a terminal, lines of JSON for everything else."""
 
-import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import orjson
-
+from muster.progress import on_terminal, tell_line
 from projector.measured import Measure
 
 
@@ -23,8 +21,10 @@ class Display:
 
 @contextmanager
 def display() -> Generator[Display]:
-    if not sys.stdout.isatty():
-        yield Display(show=lambda measure: _line(asdict(measure)), say=lambda _, finding: _line(finding), pulse=1.0)
+    if not on_terminal():
+        yield Display(
+            show=lambda measure: tell_line(**asdict(measure)), say=lambda _, finding: tell_line(**finding), pulse=1.0
+        )
         return
     # what it alone needs
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn  # noqa: PLC0415
@@ -48,10 +48,6 @@ def display() -> Generator[Display]:
         yield Display(
             show=show, say=lambda words, _: bar.console.print(words, markup=False, highlight=False), pulse=0.25
         )
-
-
-def _line(content: Mapping[str, Any]) -> None:
-    print(orjson.dumps(content, default=str).decode(), flush=True)
 
 
 def _pace(measure: Measure) -> str:
