@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -10,7 +11,9 @@ from identity import key_routes
 from identity.door import Door
 from identity.guard import check_routes
 from identity.openapi import name_login
+from query_api import projection_metrics, projection_routes
 from query_api.freshness import Freshness
+from query_api.lookout import Lookout
 from query_api.model import Model
 from query_api.routes import router
 from runtime.database import Session, sqlalchemy_url
@@ -24,11 +27,12 @@ def create_app(settings: Settings) -> FastAPI:
     url = settings.database_url.get_secret_value()
     timeout = settings.read_timeout
     users = Session(url, application="muster query users", timeout=timeout, reads=True)
-    looks = Session(url, application="muster query freshness", timeout=timeout, reads=True)
+    glances = Session(url, application="muster query freshness", timeout=timeout, reads=True)
+    looks = Session(url, application="muster query projection", timeout=timeout, reads=True)
     door = Door(settings)
     readiness = Readiness()
 
-    readiness.add("database", database_check(looks, "SELECT 1 FROM read_model.progress LIMIT 1"))
+    readiness.add("database", database_check(glances, "SELECT 1 FROM read_model.progress LIMIT 1"))
     readiness.add("identity", door.trust.wrong)
 
     @asynccontextmanager
@@ -57,22 +61,27 @@ def create_app(settings: Settings) -> FastAPI:
             },
         )
         model = Model(users, timeout=timeout, queue_limit=settings.write_queue_limit)
-        freshness = Freshness(
+        lookout = Lookout(
+            glances,
             looks,
             events_topic=settings.events_topic,
             partitions=settings.topic_partitions,
-            max_wait=settings.max_wait,
             timeout=timeout,
         )
-        app.state.engine, app.state.model, app.state.freshness = engine, model, freshness
+        app.state.engine, app.state.model, app.state.lookout = engine, model, lookout
+        app.state.freshness = Freshness(lookout, max_wait=settings.max_wait)
+        following = asyncio.create_task(projection_metrics.follow(lookout))
         try:
             async with door.open():
                 yield
         finally:
+            following.cancel()
+            await asyncio.wait({following})
             await model.close()
-            await freshness.close()
+            await lookout.close()
             await engine.dispose()
             await users.close()
+            await glances.close()
             await looks.close()
 
     app = web_app(
@@ -82,12 +91,14 @@ def create_app(settings: Settings) -> FastAPI:
         resources=resources,
         tags=[
             {"name": "users", "description": "Read and list users"},
+            {"name": "projection", "description": "Where the read model stands"},
             {"name": "identity", "description": "The keys that verify access tokens"},
         ],
         origins=settings.origins,
     )
     app.state.door = door
     app.include_router(router)
+    app.include_router(projection_routes.router)
     app.include_router(key_routes.router)
     check_routes(app)
     name_login(app, settings.login_url)

@@ -2,29 +2,21 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import Header, Request
 
 from events.partitioning import partition_of
-from runtime.batching import Batcher
-from runtime.database import Session
+from query_api.lookout import Lookout
+from query_api.projection import age, living_projectors
+from query_api.standing import Glance, PartitionStanding, Standing
 from runtime.problems import Fault, Problem
 
-POLL = 0.005
+POLL: Final = 0.005
+# seconds after which who still waits is looked after more closely, and then how often
+CLOSER_LOOK_AFTER, CLOSER_LOOK_EVERY = 0.1, 1.0
 WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,6})"?')
-
-STANDS = """
-SELECT p.partition, p.position, p.next_offset, r.position AS published, r.next_offset AS published_offset
-FROM read_model.progress p
-LEFT JOIN log.publication r ON r.topic = %s AND r.partition = p.partition
-"""
-LAG = """
-SELECT h.position AS head, (SELECT e.recorded_at FROM log.events e WHERE e.position = %s) AS waiting_since
-FROM log.head h
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,79 +50,110 @@ async def wanted(
 
 
 class Freshness:
-    """Knows which position the read model has reached, for one user's partition and for all.
+    """Says whether the read model has what a caller asked for: of one user, or of all."""
 
-    A partition has reached a position when its applied events go that far, or when the relay has published that far
-    and the projector stands at the end of what was published: so partitions without traffic hold nobody up.
-    """
-
-    def __init__(
-        self, session: Session, *, events_topic: str, partitions: int, max_wait: float, timeout: float
-    ) -> None:
-        self._session = session
-        self._topic = events_topic
-        self._partitions = partitions
+    def __init__(self, lookout: Lookout, *, max_wait: float) -> None:
+        self._lookout = lookout
         self._max_wait = max_wait
-        self._looks: Batcher[None, Mapping[int, int]] = Batcher(
-            self._look, limit=100_000, queue_limit=100_000, timeout=timeout
-        )
 
     async def wait(self, asked: Wanted | None, user_id: UUID | None = None) -> Mapping[str, str]:
         """Return when the model has what was asked for, without holding any lock; gives the headers to answer with.
 
-        Raises a 503 problem with the measured lag when that takes longer than the caller would wait.
+        Raises a 503 problem: `user_parked` at once, when an event of this user, or of a list the very event that is
+        asked for, is held back; `not_fresh_yet` or `projector_stopped`, with the measured lag, when it takes longer
+        than the caller would wait. Users who are held back otherwise are counted in a list's headers.
         """
         if asked is None:
             return {}
         loop = asyncio.get_running_loop()
         bound = min(asked.wait, self._max_wait)
-        deadline = loop.time() + bound
+        now = loop.time()
+        deadline, closer_look = now + bound, now + CLOSER_LOOK_AFTER
+        whose = user_id
+        first = True
         while True:
-            reached = self._reached(await self._looks.submit(None), user_id)
-            if reached >= asked.position:
-                return {"Preference-Applied": f"wait={bound:g}"} if asked.wait else {}
-            if loop.time() >= deadline:
-                raise await self._stale(asked, reached)
+            glance = await self._lookout.glance()
+            fresh = _reached(glance, user_id) >= asked.position
+            standing: Standing | None = None
+            now = loop.time()
+            if not fresh and now >= min(deadline, closer_look):
+                standing = await self._lookout.look()
+                fresh = not _lacking(standing, asked, user_id)
+                # who was held back meanwhile is not taken for applied
+                glance = await self._lookout.glance()
+                closer_look = now + CLOSER_LOOK_EVERY
+            held = {user: position for user, position in glance.held.items() if position <= asked.position}
+            if held and whose is None and (first or fresh):
+                whose = await self._lookout.writer(asked.position)
+            if whose is not None and whose in held:
+                raise _parked(asked, held[whose])
+            if fresh:
+                headers = {"Preference-Applied": f"wait={bound:g}"} if asked.wait else {}
+                return headers | ({"Parked-Users": str(len(held))} if held and user_id is None else {})
+            if standing is not None and now >= deadline:
+                raise _late(asked, standing, user_id)
+            first = False
             await asyncio.sleep(POLL)
 
-    async def close(self) -> None:
-        await self._looks.close()
 
-    def _reached(self, stands: Mapping[int, int], user_id: UUID | None) -> int:
-        if user_id is not None:
-            return stands.get(partition_of(user_id, self._partitions), 0)
-        return min(stands.get(partition, 0) for partition in range(self._partitions))
+def _reached(glance: Glance, user_id: UUID | None) -> int:
+    if user_id is None:
+        return min(glance.reached)
+    return glance.reached[partition_of(user_id, len(glance.reached))]
 
-    async def _look(self, asked: Sequence[None]) -> list[Mapping[int, int] | Exception]:
-        rows = await self._session.fetch(STANDS, (self._topic,))
-        stands = {
-            row["partition"]: max(row["position"], row["published"])
-            if row["published"] is not None and row["next_offset"] >= row["published_offset"]
-            else row["position"]
-            for row in rows
-        }
-        return [stands] * len(asked)
 
-    async def _stale(self, asked: Wanted, reached: int) -> Problem:
-        found = (await self._session.fetch(LAG, (reached + 1,)))[0]
-        head: int = found["head"]
-        since: datetime | None = found["waiting_since"]
-        seconds = max(0.0, (datetime.now(UTC) - since).total_seconds()) if since is not None else 0.0
-        events = max(0, head - reached)
-        if asked.position > head:
-            detail = f"The log ends at position {head}: there is no position {asked.position} yet."
-        else:
-            detail = f"The read model is at position {reached}, {events} events and {seconds:.1f} s behind."
-        return Problem(
-            503,
-            "not_fresh_yet",
-            detail,
-            faults=[Fault(detail=detail, code="not_fresh_yet", parameter="Min-Position")],
-            headers={"Retry-After": "1"},
-            members={
-                "wanted": asked.position,
-                "reached": reached,
-                "lag_events": events,
-                "lag_seconds": round(seconds, 3),
-            },
-        )
+def _concerned(standing: Standing, user_id: UUID | None) -> Sequence[PartitionStanding]:
+    if user_id is None:
+        return standing.partitions
+    return [standing.partitions[partition_of(user_id, len(standing.partitions))]]
+
+
+def _lacking(standing: Standing, asked: Wanted, user_id: UUID | None) -> Sequence[PartitionStanding]:
+    return [one for one in _concerned(standing, user_id) if one.reached < asked.position]
+
+
+def _late(asked: Wanted, standing: Standing, user_id: UUID | None) -> Problem:
+    concerned = _concerned(standing, user_id)
+    reached = min(one.reached for one in concerned)
+    events = max(0, standing.head - reached)
+    seconds = max(age(one.waiting_since, standing) for one in concerned)
+    code, retry_after = "not_fresh_yet", 1
+    detail = f"The read model is at position {reached}, {events} events and {seconds:.1f} s behind."
+    if asked.position > standing.head:
+        detail = f"The log ends at position {standing.head}: there is no position {asked.position} yet."
+    elif alone := _without_projector(_lacking(standing, asked, user_id), standing):
+        code, retry_after = "projector_stopped", 5
+        detail = f"No projector is running for partition {', '.join(map(str, alone))}. {detail}"
+    return _problem(
+        asked,
+        code,
+        detail,
+        retry_after=retry_after,
+        reached=reached,
+        lag_events=events,
+        lag_seconds=round(seconds, 3),
+    )
+
+
+def _without_projector(lacking: Sequence[PartitionStanding], standing: Standing) -> Sequence[int]:
+    served = {number for projector in living_projectors(standing) for number in projector.partitions}
+    return [one.partition for one in lacking if one.partition not in served]
+
+
+def _parked(asked: Wanted, position: int) -> Problem:
+    detail = (
+        f"The user's event at position {position} could not be carried on: the read model has them as before it until"
+        " an operator has settled that."
+    )
+    return _problem(asked, "user_parked", detail, retry_after=60, held_back_from=position)
+
+
+def _problem(asked: Wanted, code: str, detail: str, *, retry_after: int, **members: float) -> Problem:
+    return Problem(
+        503,
+        code,
+        detail,
+        faults=[Fault(detail=detail, code=code, parameter="Min-Position")],
+        headers={"Retry-After": str(retry_after)},
+        members={"wanted": asked.position, **members},
+    )

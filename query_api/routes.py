@@ -61,7 +61,16 @@ async def read_user(
     summary="List users",
     response_model=Page,
     responses={
-        200: {"headers": {"Link": {"description": 'the next page: <...>; rel="next"', "schema": {"type": "string"}}}},
+        200: {
+            "headers": {
+                "Link": {"description": 'the next page: <...>; rel="next"', "schema": {"type": "string"}},
+                "Parked-Users": {
+                    "description": "with Min-Position: of how many users an event up to there is held back, if of any;"
+                    " the list has them as before it",
+                    "schema": {"type": "integer"},
+                },
+            }
+        },
         **described(401, 403, 422, 503),
     },
 )

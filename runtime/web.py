@@ -17,6 +17,7 @@ EXPOSED = (
     "Idempotency-Replayed",
     "Link",
     "Location",
+    "Parked-Users",
     "Preference-Applied",
     "RateLimit",
     "RateLimit-Policy",

@@ -42,6 +42,7 @@ NEEDS: Final[Mapping[str, Mapping[str, str]]] = {
         "GET /users": "users:read",
         "GET /users/{id}": "users:read",
         "GET /users/me": "self",
+        "GET /projection": "ops",
     },
 }
 PUBLIC_OF_BOTH: Final = frozenset(

@@ -1,1 +1,1 @@
-pytest_plugins = ["tests.services", "tests.databases", "tests.apps", "tests.processes"]
+pytest_plugins = ["tests.services", "tests.databases", "tests.apps", "tests.processes", "tests.read_model"]

@@ -31,6 +31,7 @@ QUERIES = {
     ("GET", "/users"): {"users:read"},
     ("GET", "/users/{id}"): {"users:read"},
     ("GET", "/users/me"): {"self"},
+    ("GET", "/projection"): {"ops"},
     ("GET", "/.well-known/jwks.json"): "anyone",
 }
 HEALTH = {"/livez", "/readyz", "/metrics"}

@@ -14,9 +14,9 @@ from query_api.app import create_app as create_query_app
 from tests.calls import codes, create
 from tests.databases import MakeSettings
 from tests.integration.identity.conftest import Visit
-from tests.integration.query_api.conftest import ReadModel
 from tests.logins import EMAIL, PASSWORD, log_in, oauth_error, token_from, until_void, visitor
 from tests.people import ADA
+from tests.read_model import ReadModel
 
 Owner = psycopg.Connection[dict[str, Any]]
 Page = Callable[..., httpx.AsyncClient]

@@ -15,10 +15,10 @@ from query_api.app import create_app as create_query_app
 from tests.calls import codes, create, errors
 from tests.databases import MakeSettings
 from tests.integration.identity.conftest import Visit
-from tests.integration.query_api.conftest import ReadModel
 from tests.logins import EMAIL, PASSWORD, log_in, oauth_error, token_from, until_void, visitor
 from tests.people import ADA, ADA_ID, LATER
 from tests.processes import Stack
+from tests.read_model import ReadModel
 from tests.tokens import ADMIN_ID, authorized, token_of
 
 Owner = psycopg.Connection[dict[str, Any]]

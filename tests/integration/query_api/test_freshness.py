@@ -9,8 +9,8 @@ import pytest
 from events.partitioning import partition_of
 from tests.calls import codes, create, errors
 from tests.databases import PARTITIONS
-from tests.integration.query_api.conftest import ReadModel
 from tests.people import ADA, ADA_ID
+from tests.read_model import ReadModel
 
 Owner = psycopg.Connection[dict[str, Any]]
 PATH = f"/users/{ADA_ID}"

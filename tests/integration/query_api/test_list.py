@@ -4,8 +4,9 @@ import httpx
 
 from events.user import Status
 from tests.calls import errors
-from tests.integration.query_api.conftest import MakeUser, ReadModel
+from tests.integration.query_api.conftest import MakeUser
 from tests.people import LATER, NOON
+from tests.read_model import ReadModel
 
 
 async def names(queries: httpx.AsyncClient, **parameters: object) -> list[str]:

@@ -9,8 +9,9 @@ import pytest
 
 from events.user import Status
 from tests.calls import codes, errors
-from tests.integration.query_api.conftest import MakeUser, ReadModel
+from tests.integration.query_api.conftest import MakeUser
 from tests.people import NOON
+from tests.read_model import ReadModel
 
 SORTS = ["created_at", "-created_at", "email", "-email", "updated_at", "-updated_at"]
 

@@ -7,8 +7,8 @@ import psycopg
 from events.user import Status
 from events.wire import user_to_wire
 from tests.calls import codes, errors
-from tests.integration.query_api.conftest import ReadModel
 from tests.people import ADA, ADA_ID, LATER, NOON
+from tests.read_model import ReadModel
 
 Owner = psycopg.Connection[dict[str, Any]]
 PATH = f"/users/{ADA_ID}"
