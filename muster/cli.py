@@ -8,7 +8,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from muster import admin, clients, keys, lag, parked, rebuild, verify
+from muster import admin, clients, keys, parked, rebuild, verify
 from muster.environment import secret_from
 from muster.failures import CannotRun, Refused
 from muster.target import target_home, target_settings, target_stack
@@ -37,7 +37,6 @@ GROUPS = {
 }
 for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel=DEPLOYMENT)
-app.command(rich_help_panel=DEPLOYMENT)(lag.lag)
 
 
 def main() -> None:
@@ -129,6 +128,25 @@ def seed_log(
     from muster.seed import seed_users  # noqa: PLC0415
 
     seed_users(target_settings(), users, seed=seed, workers=workers)
+
+
+@app.command(rich_help_panel=DEPLOYMENT)
+def lag(
+    *,
+    max_seconds: Annotated[float, typer.Option(min=0, help="How old an event may get that is missing.")] = 10,
+    max_events: Annotated[int | None, typer.Option(min=0, help="How many events may be missing at most.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, as GET /projection has it.")] = False,
+) -> None:
+    """Say how far the read model is behind the log, and whether it moves: straight from the database.
+
+    DATABASE_URL is the query API's or the projector's; the processes may be down.
+
+    Exits with 0 when the projection moves, is within the bounds and holds nobody back; with 1 when it is stalled or
+    beyond the bounds, or something is parked; with 2 when that could not be checked, which is not healthy.
+    """
+    from muster.lag import tell_lag  # noqa: PLC0415
+
+    tell_lag(target_settings("query_api"), max_seconds=max_seconds, max_events=max_events, as_json=as_json)
 
 
 @app.command("consume", rich_help_panel=DEPLOYMENT)

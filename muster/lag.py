@@ -1,81 +1,94 @@
+"""How far the read model is behind, straight from the database: it works when both APIs are down."""
+
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+import sys
+from collections.abc import Iterator
+from datetime import datetime
 
-import typer
+from psycopg import errors
+from rich.console import Console
+from rich.table import Table
 
-from muster.target import on_database, target_settings
+from events.partitioning import WrongPartitions, check_partitions
+from muster.failures import CannotRun, Refused
+from muster.target import on_database
+from query_api.projection import Projection, projection_of
+from query_api.standing import Standing, read_standing
+from runtime.database import Connection
+from runtime.settings import Settings
 
-if TYPE_CHECKING:
-    from query_api.projection import Projection
 
-HEALTHY = frozenset({"live", "rebuilding"})
-
-
-def lag(
-    *,
-    max_seconds: Annotated[float, typer.Option(min=0, help="How far behind it may be.")] = 10.0,
-    max_events: Annotated[int | None, typer.Option(min=0, help="Likewise, in events.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-) -> None:
-    """Say where the read model stands in the log, straight from the database.
-
-    Exits with 0 when it is live or rebuilding and within the bounds; with 1 when it is stalled, further behind, or has
-    something parked; with 2 when that could not be checked. So it serves as a probe.
-    """
-    # what it alone needs: the other commands start faster without it
-    from events.partitioning import check_partitions_setting  # noqa: PLC0415
-    from query_api.projection import projection_of  # noqa: PLC0415
-    from query_api.standing import read_standing  # noqa: PLC0415
-
-    settings = target_settings("query_api")
-    check_partitions_setting(settings)
-    standing = asyncio.run(
-        on_database(
-            settings, lambda connection: read_standing(connection, settings.events_topic, settings.topic_partitions)
-        )
-    )
-    projection = projection_of(standing)
-    findings = _findings(projection, max_seconds=max_seconds, max_events=max_events)
+def tell_lag(settings: Settings, *, max_seconds: float, max_events: int | None, as_json: bool) -> None:
+    """Raises Refused with what is found, and CannotRun, Unavailable or psycopg's errors when it cannot be checked."""
+    projection = projection_of(_standing(settings))
     if as_json:
-        print(projection.to_json().decode())
+        sys.stdout.write(f"{projection.to_json().decode()}\n")
     else:
-        _print(projection, findings)
-    if findings:
-        raise typer.Exit(1)
+        _draw(projection)
+    if found := [*findings(projection, max_seconds=max_seconds, max_events=max_events)]:
+        raise Refused("; ".join(found))
 
 
-def _findings(projection: "Projection", *, max_seconds: float, max_events: int | None) -> list[str]:
-    findings: list[str] = []
-    if projection.kind not in {*HEALTHY, "catching-up"}:
-        findings.append(f"{projection.state}: {projection.why}")
-    if projection.parked.users and projection.kind != "parked":
-        findings.append(f"{projection.parked.users} users are parked")
+def findings(projection: Projection, *, max_seconds: float, max_events: int | None) -> Iterator[str]:
+    """What an operator should see to. Users who are held back are so in whatever state the projection is besides."""
+    if projection.kind == "stalled":
+        yield f"{projection.state}: {projection.why}"
     if projection.lag_seconds > max_seconds:
-        findings.append(f"{projection.lag_seconds:.1f} s behind, more than {max_seconds:g}")
+        yield f"{projection.lag_seconds:.1f} s behind, more than {max_seconds:g}"
     if max_events is not None and projection.lag_events > max_events:
-        findings.append(f"{projection.lag_events} events behind, more than {max_events}")
-    return findings
+        yield f"{projection.lag_events} events behind, more than {max_events}"
+    parked = projection.parked
+    if parked.users:
+        yield f"users held back: {parked.users} (`muster parked list` names them)"
+    if parked.records:
+        yield f"records of the topic set aside: {parked.records} (`muster parked list` shows them)"
 
 
-def _print(projection: "Projection", findings: list[str]) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+def _standing(settings: Settings) -> Standing:
+    async def read(connection: Connection) -> Standing:
+        await check_partitions(connection, settings.topic_partitions)
+        return await read_standing(connection, settings.events_topic, settings.topic_partitions)
 
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(projection.state if projection.why is None else f"{projection.state}: {projection.why}", markup=False)
+    try:
+        return asyncio.run(on_database(settings, read))
+    except WrongPartitions as error:
+        raise CannotRun(str(error)) from None
+    except errors.InsufficientPrivilege:
+        raise CannotRun(
+            "the login of DATABASE_URL may not read where the projection stands: give the query API's"
+        ) from None
+    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName):
+        raise CannotRun("the database has another schema than this version's: run `muster migrate`") from None
+
+
+def _draw(projection: Projection) -> None:
+    # names and problems are not ours to read colours from
+    console = Console(markup=False, highlight=False)
     console.print(
-        f"head {projection.head}, published {projection.published}, applied {projection.applied}:"
-        f" {projection.lag_events} events and {projection.lag_seconds:.1f} s behind, {projection.rate:g} events/s"
+        projection.state if projection.why is None else f"{projection.state}: {projection.why}", soft_wrap=True
     )
-    table = Table(box=None, pad_edge=False)
-    for column in ("partition", "published", "applied", "reached", "events behind", "s behind"):
-        table.add_column(column, justify="right")
-    table.add_column("last moved")
-    table.add_column("projector")
+    console.print(
+        f"head {projection.head}, published {projection.published}, applied {projection.applied};"
+        f" {projection.lag_events} events and {projection.lag_seconds:.1f} s behind, {projection.rate:g} events/s,"
+        f" last moved {_ago(projection.moved_at, projection)}",
+        soft_wrap=True,
+    )
+    partitions = Table("partition", "published", "applied", "events", "seconds", "last moved", "projector")
     for one in projection.partitions:
-        numbers = (one.partition, one.published, one.applied, one.reached, one.lag_events, f"{one.lag_seconds:.1f}")
-        moved = "" if one.moved_at is None else f"{one.moved_at:%Y-%m-%dT%H:%M:%SZ}"
-        table.add_row(*map(str, numbers), moved, one.projector or "nobody")
-    console.print(table)
-    for finding in findings:
-        console.print(f"finding: {finding}", markup=False)
+        partitions.add_row(
+            *map(str, (one.partition, one.published, one.reached, one.lag_events, f"{one.lag_seconds:.1f}")),
+            _ago(one.moved_at, projection),
+            one.projector or "-",
+        )
+    console.print(partitions)
+    projectors = Table("projector", "state", "partitions", "events/s", "seen")
+    for one in projection.projectors:
+        state = one.state if one.problem is None else f"{one.state}: {one.problem}"
+        numbers = ", ".join(map(str, one.partitions)) or "-"
+        projectors.add_row(one.instance, state, numbers, f"{one.rate:g}", f"{one.seen:.1f} s ago")
+    if projection.projectors:
+        console.print(projectors)
+
+
+def _ago(moment: datetime | None, projection: Projection) -> str:
+    return "never" if moment is None else f"{(projection.checked_at - moment).total_seconds():.1f} s ago"

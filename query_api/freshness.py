@@ -79,6 +79,8 @@ class Freshness:
             if not fresh and now >= min(deadline, closer_look):
                 standing = await self._lookout.look()
                 fresh = not _lacking(standing, asked, user_id)
+                # who was held back meanwhile is not taken for applied
+                glance = await self._lookout.glance()
                 closer_look = now + CLOSER_LOOK_EVERY
             held = {user: position for user, position in glance.held.items() if position <= asked.position}
             if held and whose is None and (first or fresh):

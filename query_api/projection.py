@@ -153,7 +153,7 @@ def _parked_words(parked: Parked) -> str:
         "users held back from the topics": parked.relay,
         "records of the topic set aside": parked.records,
     }
-    return ", ".join(f"{count} {what}" for what, count in found.items() if count)
+    return ", ".join(f"{what}: {count}" for what, count in found.items() if count)
 
 
 def _partition_state(one: PartitionStanding, standing: Standing, living: Sequence[ProjectorSeen]) -> PartitionState:

@@ -177,14 +177,14 @@ def test_what_is_worst_comes_first() -> None:
     assert judged(standing(build=BUILD, parked=parked, projectors=[]))[0] == "stalled"
     assert judged(standing(waiting(seconds=3), build=BUILD, parked=parked))[0] == "catching-up"
     assert judged(standing(build=BUILD, parked=parked)) == ("rebuilding", "a new table is copying")
-    assert judged(standing(parked=parked)) == ("parked 1", "1 users held back from the read model")
+    assert judged(standing(parked=parked)) == ("parked 1", "users held back from the read model: 1")
 
 
 def test_a_user_whom_both_hold_back_is_one_who_is_parked() -> None:
     projection = projection_of(standing(parked=Parked(projector=2, relay=1, users=2, records=3)))
     assert (projection.state, projection.kind) == ("parked 5", "parked")
     assert projection.why == (
-        "2 users held back from the read model, 1 users held back from the topics, 3 records of the topic set aside"
+        "users held back from the read model: 2, users held back from the topics: 1, records of the topic set aside: 3"
     )
 
 
