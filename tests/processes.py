@@ -80,14 +80,14 @@ def start_process(make_settings: MakeSettings, tmp_path: Path) -> Iterator[Start
     """Start a process of this test's stack: start_process("projector", failpoints="..."). Killed when the test ends."""
     started = _Started()
 
-    def start(name: str, **overrides: object) -> Process:
+    def start(name: str, *, folder: Path = ROOT, **overrides: object) -> Process:
         port = free_port()
         settings = make_settings(ROLES[name], broker=True, **{PORTS[name]: port}, **overrides)
         log = tmp_path / f"{name}-{len(started.processes)}.log"
         with log.open("wb") as output:
             popen = subprocess.Popen(
                 [sys.executable, "-m", name],
-                cwd=ROOT,
+                cwd=folder,
                 env=os.environ | environment_of(settings),
                 stdout=output,
                 stderr=subprocess.STDOUT,
