@@ -23,17 +23,18 @@ class Measure:
 class Progress:
     """The phase that is under way; `listener` hears of every new phase and of its end."""
 
-    def __init__(self, listener: Callable[[Measure], None]) -> None:
+    def __init__(self, listener: Callable[[Measure], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._listener = listener
+        self._clock = clock
         self._phase = "starting"
         self._done = self._before = self.total = 0
-        self._began = time.monotonic()
+        self._began = self._clock()
 
     def enter(self, phase: str, *, total: int, done: int = 0) -> None:
         """Begin a phase, `done` of which was done before."""
         self._phase, self.total = phase, total
         self._done = self._before = done
-        self._began = time.monotonic()
+        self._began = self._clock()
         self.tell()
 
     def advance(self, more: int) -> None:
@@ -43,7 +44,7 @@ class Progress:
         self._listener(self.measure())
 
     def measure(self) -> Measure:
-        seconds = time.monotonic() - self._began
+        seconds = self._clock() - self._began
         pace = (self._done - self._before) / seconds if seconds > SHORTEST else 0.0
         left = max(0, self.total - self._done)
         return Measure(

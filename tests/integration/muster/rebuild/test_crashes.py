@@ -1,5 +1,6 @@
 """kill -9 of a rebuild at each of its steps: the next run ends well, and nobody ever reads a part of a table."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.histories import History, rows_of
 from tests.integration.muster.conftest import Muster
 from tests.rebuilds import ending, lines, rebuild
 from tests.tokens import KEK
+from tests.waiting import eventually
 
 Owner = psycopg.Connection[dict[str, Any]]
 
@@ -39,11 +41,20 @@ STEPS = [
 ]
 
 
+def connections(owner: Owner) -> int:
+    """Of rebuilds and their workers."""
+    return owner.execute(
+        "SELECT count(*) AS count FROM pg_stat_activity"
+        " WHERE datname = current_database() AND starts_with(application_name, 'muster rebuild')"
+    ).fetchall()[0]["count"]
+
+
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_run_that_was_killed_is_gone_on_with(muster: Muster, peopled: History, owner: Owner, step: str) -> None:
     declared = users_table(owner)
     told = await rebuild(muster, FAILPOINTS=f"rebuild.{step}" if "=" in step else f"rebuild.{step}=kill")
     assert told.status == -9
+    await asyncio.to_thread(eventually, lambda: connections(owner) == 0, what="its workers are gone too")
     # what is live is whole at any time
     assert len(rows_of(owner)) == 120
     peopled.create(range(200, 220))
