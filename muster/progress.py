@@ -14,6 +14,8 @@ EVERY: Final = 1.0
 
 Advanced = Callable[[int], None]
 
+console = Console()
+
 
 def on_terminal() -> bool:
     return sys.stdout.isatty()
@@ -26,6 +28,11 @@ def shown_progress(phase: str, total: int, *, unit: str) -> Generator[Advanced]:
         yield from _bar(phase, total, unit)
     else:
         yield from _lines(phase, total)
+
+
+def say(line: str) -> None:
+    """A line of text on stdout, above the bar if there is one, however long it is."""
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def tell_line(**members: object) -> None:
@@ -42,8 +49,7 @@ def _bar(phase: str, total: int, unit: str) -> Generator[Advanced]:
         TextColumn("{task.fields[per_second]:,.0f} " + unit + "/s"),
         TimeRemainingColumn(),
     )
-    # what is printed meanwhile appears above it
-    with Progress(*columns, console=Console()) as progress:
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task(phase, total=total, per_second=0.0)
         began = time.monotonic()
 
@@ -55,13 +61,14 @@ def _bar(phase: str, total: int, unit: str) -> Generator[Advanced]:
 
 def _lines(phase: str, total: int) -> Generator[Advanced]:
     began = told = time.monotonic()
+    ended = False
 
     def advanced(done: int) -> None:
-        nonlocal told
+        nonlocal told, ended
         now = time.monotonic()
-        if now - told < EVERY and done < total:
+        if ended or (now - told < EVERY and done < total):
             return
-        told = now
+        told, ended = now, done >= total
         per_second = done / max(now - began, 1e-3)
         eta = (total - done) / per_second if per_second else None
         tell_line(

@@ -10,7 +10,7 @@ from psycopg.errors import UniqueViolation
 from events.keyring import open_keyring
 from muster.failures import CannotRun, Refused
 from muster.kek import check_kek
-from muster.progress import on_terminal, shown_progress, tell_line
+from muster.progress import on_terminal, say, shown_progress, tell_line
 from muster.seeding import seed_log
 from muster.target import on_database
 from runtime.settings import Settings
@@ -36,7 +36,7 @@ def seed_users(settings: Settings, users: int, *, seed: int, workers: int | None
     seconds = time.monotonic() - began
     events = seeded.population.events
     if on_terminal():
-        print(
+        say(
             f"{users:,} users, {events:,} events, positions {seeded.first:,} to {seeded.last:,}"
             f" in {seconds:.1f} s: {events / seconds:,.0f} events/s"
         )

@@ -3,17 +3,19 @@
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from events.keyring import WrongKey, open_keyring
+from events.keyring import Keyring, WrongKey, open_keyring
 from muster.differences import document_of, line_of
 from muster.failures import CannotRun
-from muster.progress import on_terminal, shown_progress, tell_line
+from muster.progress import on_terminal, say, shown_progress, tell_line
 from projector.findings import Finding
 from projector.standing import CannotVerify, Standing, standing
 from projector.topics_check import TopicsCheck, topics_check
 from projector.verifying import ModelCheck, one_moment
 from runtime.settings import Settings
+
+KEYS_REMEMBERED: Final = 1000
 
 
 async def verify(settings: Settings, *, every: bool, topics: bool, tail: int) -> int:
@@ -37,7 +39,8 @@ class _Run:
     began: float = field(default_factory=time.monotonic)
 
     async def compare(self, settings: Settings, topics: TopicsCheck | None, *, tail: int) -> None:
-        keyring = open_keyring(settings)
+        # each user's key is met once: remembering them all would only fill memory
+        keyring = Keyring(open_keyring(settings).kek, capacity=KEYS_REMEMBERED)
         async with one_moment(settings) as connection:
             stands = await standing(connection, settings)
             model = ModelCheck(connection, keyring, stands, self._report, explain_all=self.every)
@@ -53,7 +56,7 @@ class _Run:
         if self.findings > 1 and not self.every:
             return
         if on_terminal():
-            print(line_of(finding))
+            say(line_of(finding))
         else:
             tell_line(difference=document_of(finding))
 
@@ -74,17 +77,17 @@ class _Run:
         if not on_terminal():
             tell_line(**summary)
             return
-        print(
+        say(
             f"compared {compared.users:,} users, {compared.events:,} events and {compared.rows:,} rows at position"
             f" {stands.head:,}, of which the read model has reached {summary['reached']:,}, in {summary['seconds']} s"
         )
         if topics is None:
-            print("the topics were not compared (--no-topics)")
+            say("the topics were not compared (--no-topics)")
         else:
-            print(f"compared {topics.tally.tail:,} records of events and {topics.tally.snapshot:,} of snapshots")
+            say(f"compared {topics.tally.tail:,} records of events and {topics.tally.snapshot:,} of snapshots")
         if stands.parked or stands.unpublished or stands.discarded:
-            print(
+            say(
                 f"users held back: {len(stands.parked)} by the projector, {len(stands.unpublished)} by the relay;"
                 f" {stands.discarded} events were given up"
             )
-        print("no difference" if not self.findings else f"DIFFERENCES: {self.findings:,}")
+        say("no difference" if not self.findings else f"DIFFERENCES: {self.findings:,}")

@@ -48,16 +48,12 @@ def deviations(log: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[Dev
 
 def same(one: object, other: object) -> bool:
     """Whether two JSON values are equal as Postgres compares jsonb: numbers by value, true is none."""
-    match one, other:
-        case bool(), _:
-            return one is other
-        case _, bool():
-            return False
-        case dict(), dict():
-            left, right = cast("dict[str, object]", one), cast("dict[str, object]", other)
-            return left.keys() == right.keys() and all(same(value, right[name]) for name, value in left.items())
-        case list(), list():
-            first, second = cast("list[object]", one), cast("list[object]", other)
-            return len(first) == len(second) and all(map(same, first, second))
-        case _:
-            return one == other
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        left, right = cast("dict[str, object]", one), cast("dict[str, object]", other)
+        return left.keys() == right.keys() and all(same(value, right[name]) for name, value in left.items())
+    if isinstance(one, list) and isinstance(other, list):
+        first, second = cast("list[object]", one), cast("list[object]", other)
+        return len(first) == len(second) and all(map(same, first, second))
+    return one == other

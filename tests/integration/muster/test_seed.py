@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 from pathlib import Path
@@ -100,14 +99,24 @@ async def test_a_database_that_is_away_is_one_line(muster: Muster) -> None:
     assert len(line.splitlines()) == 1
 
 
-def test_killed_half_way_it_leaves_whole_transactions_and_no_worker(surroundings: dict[str, str], owner: Owner) -> None:
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_ended_half_way_it_leaves_whole_transactions_and_no_worker(
+    surroundings: dict[str, str], owner: Owner, signum: signal.Signals, status: int
+) -> None:
     with subprocess.Popen(
-        [str(MUSTER), "seed", "80000", "--workers", "2"], env=surroundings, cwd="/", stdout=subprocess.DEVNULL
+        [str(MUSTER), "seed", "80000", "--workers", "2"],
+        env=surroundings,
+        cwd="/",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     ) as seeding:
         eventually(lambda: row(owner, "SELECT position FROM log.head")["position"] > 0, timeout=60)
         workers = children(seeding.pid)
         assert len(workers) >= 2
-        os.kill(seeding.pid, signal.SIGKILL)
+        seeding.send_signal(signum)
+        _, errors = seeding.communicate(timeout=60)
+    assert seeding.returncode == status
+    assert b"Traceback" not in errors
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), what="the workers end")
     eventually(
         lambda: (
