@@ -7,8 +7,8 @@ import orjson
 
 from runtime.database import Connection
 
-BEGIN: Final = """
-INSERT INTO log.operations (operator, operation, parameters, outcome) VALUES (%s, %s, %s, 'began') RETURNING id
+RECORD: Final = """
+INSERT INTO log.operations (operator, operation, parameters, outcome) VALUES (%s, %s, %s, %s) RETURNING id
 """
 END: Final = """
 INSERT INTO log.operations (operator, operation, parameters, outcome, began)
@@ -23,7 +23,18 @@ WHERE o.operation = %s AND o.outcome = 'began' AND NOT EXISTS (SELECT 1 FROM log
 
 async def begin(connection: Connection, operator: str, operation: str, parameters: Mapping[str, Any]) -> int:
     """Record that an operation begins; gives what `end` wants to know."""
-    cursor = await connection.execute(BEGIN, (operator, operation, orjson.dumps(parameters).decode()))
+    return await record(connection, operator, operation, parameters, "began")
+
+
+async def record(
+    connection: Connection,
+    operator: str,
+    operation: str,
+    parameters: Mapping[str, Any],
+    outcome: Literal["began", "done", "refused"],
+) -> int:
+    """Record an operation that is one transaction, in that transaction; gives the row's number."""
+    cursor = await connection.execute(RECORD, (operator, operation, orjson.dumps(parameters).decode(), outcome))
     row = await cursor.fetchone()
     assert row is not None  # noqa: S101 - of an INSERT of one row
     return row["id"]

@@ -8,6 +8,7 @@ from uuid import UUID
 import orjson
 
 from events.keyring import Keyring
+from events.operations import record
 from events.reader import records_of
 from projector.parking import Park, park_logged, park_row
 from projector.rows import NoRow, Row, row_of_logged
@@ -33,9 +34,6 @@ SELECT e.position, e.user_id, e.version, %s, %s FROM log.events e WHERE e.user_i
 ON CONFLICT DO NOTHING
 """
 ASK: Final = "UPDATE log.parked SET retry = true WHERE user_id = %s"
-RECORD: Final = """
-INSERT INTO log.operations (operator, operation, parameters, outcome) VALUES (%s, %s, %s, %s)
-"""
 
 
 class NotParked(Exception):
@@ -61,7 +59,8 @@ async def retry(connection: Connection, keyring: Keyring, parked: Mapping[str, A
         if row["user_id"] is None:
             raise NothingToRetry
         retried = await _apply(connection, keyring, row)
-        await _record(connection, operator, "parked.retry", row, "done" if retried.stopper is None else "refused")
+        outcome = "done" if retried.stopper is None else "refused"
+        await record(connection, operator, "parked.retry", _about(row), outcome)
         failpoint("parked.retrying")
     failpoint("parked.retried")
     return retried
@@ -77,7 +76,7 @@ async def discard(
     """
     async with connection.transaction():
         row = await _locked(connection, parked)
-        await _record(connection, operator, "parked.discard", row, "done", reason=reason)
+        await record(connection, operator, "parked.discard", _about(row, reason=reason), "done")
         if row["user_id"] is None:
             await connection.execute(RELEASE, (row["id"],))
             return None
@@ -101,7 +100,7 @@ async def ask_relay(
             raise NotParked
         more = {} if discard is None else {"reason": discard}
         operation = "parked.retry" if discard is None else "parked.discard"
-        await _record(connection, operator, operation, parked, "began", held_back_from="topics", **more)
+        await record(connection, operator, operation, _about(parked, held_back_from="topics", **more), "began")
 
 
 async def _locked(connection: Connection, parked: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -146,12 +145,7 @@ async def _carry_on(
         version = page[-1].version + 1
 
 
-async def _record(
-    connection: Connection, operator: str, operation: str, parked: Mapping[str, Any], outcome: str, **more: str
-) -> None:
-    parameters = {
-        name: str(parked[name])
-        for name in ("user_id", "version", "position", "partition", "topic_offset")
-        if parked[name] is not None
-    }
-    await connection.execute(RECORD, (operator, operation, orjson.dumps(parameters | more).decode(), outcome))
+def _about(parked: Mapping[str, Any], **more: str) -> dict[str, str]:
+    """Which one it was, for the record of operations."""
+    names = ("user_id", "version", "position", "partition", "topic_offset")
+    return {name: str(parked[name]) for name in names if parked[name] is not None} | more
