@@ -111,8 +111,8 @@ class Population:
         self.peaks["its workers, together"] = max(self.peaks.get("its workers, together", 0.0), sum(found[1:]))
 
 
-def seeded(postgres: EmbeddedPostgres, folder: Path, users: int, workers: int) -> Population:
-    name, password = f"users_{users}", secrets.token_hex(16)
+def seeded(postgres: EmbeddedPostgres, folder: Path, users: int, *, password: str, workers: int) -> Population:
+    name = f"users_{users}"
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     owner_url = postgres.url(name)
@@ -167,7 +167,11 @@ def main() -> None:
             findings = Findings(
                 title="Rebuild", settings=settings, where=surroundings(postgres.url(), broker="none is needed")
             )
-            populations = [seeded(postgres, folder, users, options.workers) for users in options.users]
+            # the role is the server's, not a database's
+            password = secrets.token_hex(16)
+            populations = [
+                seeded(postgres, folder, users, password=password, workers=options.workers) for users in options.users
+            ]
             measured(populations, options.rounds, findings)
     print(findings.table())
     if options.json is not None:
