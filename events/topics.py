@@ -27,8 +27,8 @@ class Span:
 
 
 @asynccontextmanager
-async def admin_client(settings: Settings) -> AsyncGenerator[AIOKafkaAdminClient]:
-    client = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers, request_timeout_ms=10_000)
+async def admin_client(bootstrap_servers: str) -> AsyncGenerator[AIOKafkaAdminClient]:
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=10_000)
     try:
         await client.start()
         yield client
@@ -38,7 +38,7 @@ async def admin_client(settings: Settings) -> AsyncGenerator[AIOKafkaAdminClient
 
 async def ensure_topics(settings: Settings) -> None:
     """Create the topics that are missing; raises WrongPartitions for one that has another number of them."""
-    async with admin_client(settings) as admin:
+    async with admin_client(settings.kafka_bootstrap_servers) as admin:
         wanted = {
             settings.events_topic: {
                 "cleanup.policy": "delete",
@@ -59,6 +59,16 @@ async def ensure_topics(settings: Settings) -> None:
                     f"topic {found['topic']} has {len(found['partitions'])} partitions, TOPIC_PARTITIONS says"
                     f" {settings.topic_partitions}: set it to what the topic has"
                 )
+
+
+async def partition_numbers(bootstrap_servers: str, topic: str) -> list[int]:
+    """The numbers of a topic's partitions; none of a topic that is not there. Raises KafkaError."""
+    async with admin_client(bootstrap_servers) as admin:
+        # as above: never by the name of one that may not be there
+        if topic not in await admin.list_topics():
+            return []
+        (found,) = await admin.describe_topics([topic])
+        return sorted(partition["partition"] for partition in found["partitions"])
 
 
 async def _create(admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str], settings: Settings) -> None:

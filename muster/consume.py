@@ -8,7 +8,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from events.topics import Record, poll, spans
+from events.topics import Record, partition_numbers, poll, spans
 from muster.failures import CannotRun
 
 QUIET_FOR = 0.5
@@ -26,10 +26,10 @@ async def consume(
     )
     try:
         await consumer.start()
-        if topic not in await consumer.topics():
+        numbers = await partition_numbers(bootstrap_servers, topic)
+        if not numbers:
             raise CannotRun(f"there is no topic {topic} at {bootstrap_servers}")
-        numbers = consumer.partitions_for_topic(topic) or set[int]()
-        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+        partitions = [TopicPartition(topic, number) for number in numbers]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = {partition: span.end for partition, span in (await spans(consumer, partitions)).items()}

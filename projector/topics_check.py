@@ -5,13 +5,13 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from events.keyring import Keyring
-from events.topics import Span, spans, topic_reader
+from events.topics import Span, partition_numbers, spans, topic_reader
 from projector.findings import Finding
 from projector.standing import CannotVerify, Standing
 from projector.topic_snapshot import Snapshot
@@ -100,12 +100,10 @@ async def topics_check(settings: Settings) -> AsyncGenerator[TopicsCheck]:
     try:
         with _broker_trouble(settings):
             await consumer.start()
-            # asking about a topic by name would have some brokers make it
-            existing = cast("set[str]", await consumer.topics())
             partitions = [
                 partition
                 for topic in (settings.events_topic, settings.snapshot_topic)
-                for partition in _partitions(consumer, topic, existing, settings)
+                for partition in await _partitions(settings, topic)
             ]
             known = await spans(consumer, partitions)
         yield TopicsCheck(settings, consumer, known)
@@ -115,10 +113,10 @@ async def topics_check(settings: Settings) -> AsyncGenerator[TopicsCheck]:
                 await consumer.stop()
 
 
-def _partitions(consumer: AIOKafkaConsumer, topic: str, existing: set[str], settings: Settings) -> list[TopicPartition]:
-    if topic not in existing:
+async def _partitions(settings: Settings, topic: str) -> list[TopicPartition]:
+    numbers = await partition_numbers(settings.kafka_bootstrap_servers, topic)
+    if not numbers:
         raise CannotVerify(f"there is no topic {topic}: start the relay, or compare the rest with --no-topics")
-    numbers = sorted(consumer.partitions_for_topic(topic) or ())
     if numbers != list(range(settings.topic_partitions)):
         raise CannotVerify(
             f"topic {topic} has {len(numbers)} partitions, TOPIC_PARTITIONS says {settings.topic_partitions}:"
