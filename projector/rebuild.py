@@ -171,7 +171,7 @@ class Rebuild:
         pause = SHORTEST_PAUSE
         while True:
             try:
-                build = await swap(self._connection, build, self._to_the_head)
+                build = await swap(self._connection, build, self._up_to)
             except InUse:
                 # what it remembers of that transaction was rolled back
                 self._settling = Settling(self._keyring, partitions=self._partitions)
@@ -184,9 +184,9 @@ class Rebuild:
                 self._progress.tell()
                 return build
 
-    async def _to_the_head(self, build: Build) -> Build:
+    async def _up_to(self, build: Build, head: int) -> Build:
         assert build.position is not None  # noqa: S101 - it has caught up
-        while build.position < await head_position(self._connection):
+        while build.position < head:
             build = await follow(self._connection, self._keyring, build, partitions=self._partitions)
             assert build.position is not None  # noqa: S101 - as above
         await self._settling.settle(self._connection, build)

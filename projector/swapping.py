@@ -42,7 +42,8 @@ LIVE: Final = """
 UPDATE read_model.builds SET state = 'live', phase = 'live', shape = %s, ended_at = now() WHERE id = %s
 """
 
-CatchUp = Callable[[Build], Awaitable[Build]]
+# applies to the build what it lacks up to a position
+CatchUp = Callable[[Build, int], Awaitable[Build]]
 
 
 class NotWhole(Exception):
@@ -56,16 +57,18 @@ class InUse(Exception):
 async def swap(connection: Connection, build: Build, catch_up: CatchUp) -> Build:
     """Bring the table up to the head and put it in the live one's place. Raises NotWhole and InUse.
 
-    `catch_up` is to apply all that the log has, within this transaction: no projector moves meanwhile.
+    `catch_up` is to apply all that the log has, within this transaction: no projector moves meanwhile. Writers do, and
+    what they add from then on is the projectors' again.
     """
     try:
         async with connection.transaction():
             await connection.execute(LOCK_TIMEOUT)
             await connection.execute(STOP_PROJECTORS)
             await check_whole(connection, build)
-            build = await catch_up(build)
-            if build.position is None or build.position < await head_position(connection):
-                raise NotWhole(f"it is at position {build.position}, before the head of the log")
+            head = await head_position(connection)
+            build = await catch_up(build, head)
+            if build.position is None or build.position < head:
+                raise NotWhole(f"it is at position {build.position}, before {head}, where the live table may be")
             await connection.execute(STOP_READERS)
             for statement in table_ddl.swapped():
                 await connection.execute(statement)

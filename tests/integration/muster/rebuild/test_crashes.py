@@ -15,7 +15,7 @@ from projector.following import follow
 from projector.lease import leased
 from projector.measured import Progress
 from projector.rebuild import Rebuild, begun
-from projector.swapping import NotWhole, swap
+from projector.swapping import CatchUp, NotWhole, swap
 from runtime.database import Connection
 from runtime.settings import Settings
 from tests.catalog import users_table
@@ -108,8 +108,12 @@ async def built(settings: Settings, connection: Connection, peopled: History) ->
     return whole
 
 
-async def to_the_head(connection: Connection, build: Build) -> Build:
-    return await follow(connection, Keyring(Kek(KEK)), build, partitions=3)
+@pytest.fixture
+def catch_up(connection: Connection) -> CatchUp:
+    async def to_the_head(build: Build, _: int) -> Build:
+        return await follow(connection, Keyring(Kek(KEK)), build, partitions=3)
+
+    return to_the_head
 
 
 @pytest.mark.parametrize(
@@ -124,13 +128,10 @@ async def to_the_head(connection: Connection, build: Build) -> Build:
     ],
 )
 async def test_what_is_not_whole_is_never_swapped_in(
-    built: Build, connection: Connection, owner: Owner, without: bytes, why: str
+    built: Build, connection: Connection, catch_up: CatchUp, owner: Owner, without: bytes, why: str
 ) -> None:
     made = owner.execute("SELECT 'read_model.users'::regclass::oid AS oid").fetchall()
     owner.execute(without)
-
-    async def catch_up(build: Build) -> Build:
-        return await to_the_head(connection, build)
 
     with pytest.raises(NotWhole, match=why):
         await swap(connection, built, catch_up)
@@ -138,21 +139,30 @@ async def test_what_is_not_whole_is_never_swapped_in(
 
 
 async def test_what_is_behind_the_head_is_never_swapped_in(
-    built: Build, connection: Connection, peopled: History
+    built: Build, connection: Connection, catch_up: CatchUp, peopled: History
 ) -> None:
     peopled.create([900])
 
-    async def stay(build: Build) -> Build:
+    async def stay(build: Build, _: int) -> Build:
         return build
 
-    with pytest.raises(NotWhole, match="position 200, before the head of the log"):
+    with pytest.raises(NotWhole, match="position 200, before 201"):
         await swap(connection, built, stay)
-
-    async def catch_up(build: Build) -> Build:
-        return await to_the_head(connection, build)
 
     assert (await swap(connection, built, catch_up)).position == Position(201)
     assert rows_of(peopled.owner)[peopled.users[900].id]["version"] == 1
+
+
+async def test_what_is_written_during_the_swap_is_left_to_the_projectors(
+    built: Build, connection: Connection, catch_up: CatchUp, peopled: History
+) -> None:
+    async def overtaken(build: Build, head: int) -> Build:
+        build = await catch_up(build, head)
+        peopled.create([900])
+        return build
+
+    assert (await swap(connection, built, overtaken)).position == Position(200)
+    assert peopled.users[900].id not in rows_of(peopled.owner)
 
 
 async def test_a_table_that_lacks_somebody_is_not_swapped_in(
