@@ -29,6 +29,16 @@ SET state = excluded.state, problem = excluded.problem, partitions = excluded.pa
 FORGET: Final = """
 DELETE FROM read_model.projectors WHERE instance = %s OR seen_at < clock_timestamp() - interval '1 hour'
 """
+# A partition without traffic has all that was published all the same: noted, so that its next event does not make it
+# look as if it lacked everything since its last one. Whoever applies to it now notes more: they are not waited for.
+SETTLE: Final = """
+UPDATE read_model.progress p SET position = r.position
+FROM log.publication r
+WHERE p.partition IN (
+        SELECT q.partition FROM read_model.progress q WHERE q.partition = ANY(%s) FOR UPDATE SKIP LOCKED)
+    AND r.topic = %s AND r.partition = p.partition AND r.epoch = p.epoch
+    AND p.next_offset >= r.next_offset AND p.position < r.position
+"""
 PUBLISHED: Final = "SELECT partition, next_offset, position, epoch FROM log.publication WHERE topic = %s"
 
 log = logger(__name__)
@@ -65,5 +75,6 @@ class Pulse:
     async def _beat(self, *, first: bool) -> None:
         signs = self._projector.signs()
         await self._session.fetch(BEAT, {"instance": self._instance, "first": first, **asdict(signs)})
+        await self._session.fetch(SETTLE, (signs.partitions, self._topic))
         rows = await self._session.fetch(PUBLISHED, (self._topic,))
         self._projector.look({row.pop("partition"): Published(**row) for row in rows})

@@ -96,6 +96,21 @@ def test_with_several_projectors_and_partitions_without_traffic(
         assert_readable(replicas, alone, "Again", rename(client, alone, "Again"))
 
 
+def test_a_partition_without_traffic_is_noted_as_having_what_was_published(
+    command: Process, start_process: StartProcess, owner: Owner
+) -> None:
+    start_process("projector", topic_partitions=PARTITIONS)
+    with command.client() as client:
+        user = create(client, 0)
+        last = int([rename(client, user, f"Name {number}") for number in range(5)][-1])
+
+    def noted() -> bool:
+        rows = owner.execute("SELECT position FROM read_model.progress ORDER BY partition").fetchall()
+        return [row["position"] for row in rows] == [last] * PARTITIONS
+
+    eventually(noted, what="every partition has the last position", timeout=60)
+
+
 def test_while_many_write(command: Process, replicas: list[Process], start_process: StartProcess) -> None:
     projectors(start_process)
     with command.client() as client:
