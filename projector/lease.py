@@ -10,11 +10,10 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
+from projector.read_model import REBUILDING
 from runtime.database import Connection, Row
 from runtime.settings import Settings
 
-# pg_advisory_lock key: any number that nothing else in this database locks
-REBUILDING: Final = 7_203_313
 # a run that was killed leaves within the server's next look at its connection
 LEAVES_WITHIN: Final = 3.0
 PAUSE: Final = 0.2

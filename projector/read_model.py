@@ -21,6 +21,9 @@ metadata = MetaData(schema="read_model")
 # Counts the shapes that the table of users has had; rows are made for this one (projector/rows.py).
 SHAPE: Final = 1
 
+# The key of the advisory lock that a rebuild holds while it runs: any number that nothing else in this database locks.
+REBUILDING: Final = 7_203_313
+
 users = Table(
     "users",
     metadata,

@@ -107,8 +107,8 @@ def _judged(standing: Standing, lag_events: int, lag_seconds: float) -> tuple[st
         return "stalled", "; ".join(troubles)
     if lag_events > FEW_EVENTS or lag_seconds > FEW_SECONDS:
         return "catching-up", f"{lag_events} events and {lag_seconds:.1f} s behind"
-    if standing.build is not None:
-        return "rebuilding", f"a new table is {standing.build.phase}"
+    if standing.build is not None and standing.build.running:
+        return "rebuilding", f"the new table is in its phase of {standing.build.phase}"
     if parked.users or parked.records:
         return f"parked {parked.users + parked.records}", _parked_words(parked)
     return "live", None

@@ -82,6 +82,7 @@ class ParkedBody(BaseModel):
 
 
 class RebuildBody(BaseModel):
+    running: bool = Field(description="false: it was left unfinished, by --dry-run or by its end")
     phase: str
     shape: int
     started_at: datetime
@@ -106,7 +107,7 @@ class ProjectionBody(BaseModel):
     partitions: list[PartitionBody]
     projectors: list[ProjectorBody]
     parked: ParkedBody
-    rebuild: RebuildBody | None = Field(description="a table that is being built beside the live one")
+    rebuild: RebuildBody | None = Field(description="a table beside the live one")
 
 
 @router.get(

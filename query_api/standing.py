@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
+from projector.read_model import REBUILDING
 from runtime.database import Connection, Row
 
 # how many events are looked through for the first one of a partition that is missing
@@ -55,7 +56,8 @@ SELECT clock_timestamp() AS at, h.position AS head, s.partition, s.published, s.
     s.waits, x.reached,
     (SELECT e.recorded_at FROM log.events e WHERE e.position = x.reached + 1) AS waiting_since,
     (SELECT e.recorded_at FROM log.events e WHERE e.position = s.published + 1) AS unpublished_since,
-    held.live, held.relay, held.users, held.records, b.phase, b.shape, b.started_at
+    held.live, held.relay, held.users, held.records, b.phase, b.shape, b.started_at,
+    b.running
 FROM log.head h
 CROSS JOIN ({STANDS}) s
 CROSS JOIN LATERAL (
@@ -76,7 +78,12 @@ CROSS JOIN (
         SELECT CASE WHEN user_id IS NOT NULL THEN 'live' END AS place, user_id
         FROM read_model.parked WHERE build IS NULL
         UNION ALL SELECT 'relay', user_id FROM log.parked) k) held
-LEFT JOIN read_model.builds b ON b.state = 'building'
+LEFT JOIN (
+    SELECT phase, shape, started_at, EXISTS (
+        SELECT 1 FROM pg_locks l
+        WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 0 AND l.objid = {REBUILDING} AND l.objsubid = 1
+            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS running
+    FROM read_model.builds WHERE state = 'building') b ON true
 ORDER BY s.partition
 """  # noqa: S608 - constants
 PROJECTORS: Final = """
@@ -141,8 +148,9 @@ class Parked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """A table that `muster rebuild` makes beside the live one."""
+    """A table that `muster rebuild` makes beside the live one, or has left unfinished."""
 
+    running: bool
     phase: str
     shape: int
     started_at: datetime
@@ -183,7 +191,12 @@ async def read_standing(connection: Connection, topic: str, partitions: int) -> 
         parked=Parked(projector=first["live"], relay=first["relay"], users=first["users"], records=first["records"]),
         build=None
         if first["phase"] is None
-        else Build(phase=first["phase"], shape=first["shape"], started_at=first["started_at"].astimezone(UTC)),
+        else Build(
+            running=first["running"],
+            phase=first["phase"],
+            shape=first["shape"],
+            started_at=first["started_at"].astimezone(UTC),
+        ),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from events.user import User, UserId
 from events.wire import user_to_wire
+from projector.read_model import REBUILDING
 from projector.rows import row_of
 from tests.databases import PARTITIONS, MakeSettings
 from tests.people import ADA
@@ -110,8 +111,10 @@ class ReadModel:
             (position,),
         )
 
-    def build(self, phase: str = "copying") -> int:
-        """A rebuild is under way; gives its number."""
+    def build(self, phase: str = "copying", *, running: bool = True) -> int:
+        """A rebuild is under way, or was left unfinished; gives its number."""
+        if running:
+            self.owner.execute("SELECT pg_advisory_lock(%s)", (REBUILDING,))
         row = self.owner.execute(
             "INSERT INTO read_model.builds (state, shape, fingerprint, goal, range_size, phase)"
             " VALUES ('building', 2, 'planted', 0, 1, %s) RETURNING id",

@@ -129,7 +129,7 @@ async def test_a_rebuild_is_healthy(muster: Muster, model: ReadModel) -> None:
     model.build()
     told = await muster("lag")
     assert (told.status, told.stderr) == (0, "")
-    assert told.stdout.startswith("rebuilding: a new table is copying\n")
+    assert told.stdout.startswith("rebuilding: the new table is in its phase of copying\n")
 
 
 async def test_a_database_that_is_away_was_not_checked(muster: Muster) -> None:

@@ -181,8 +181,15 @@ async def test_users_who_are_held_back_are_told(
 async def test_a_rebuild_is_told(queries: httpx.AsyncClient, model: ReadModel) -> None:
     model.build("indexing")
     found = await projection(queries)
-    assert (found["state"], found["why"]) == ("rebuilding", "a new table is indexing")
-    assert (found["rebuild"]["phase"], found["rebuild"]["shape"]) == ("indexing", 2)
+    assert (found["state"], found["why"]) == ("rebuilding", "the new table is in its phase of indexing")
+    assert (found["rebuild"]["running"], found["rebuild"]["phase"], found["rebuild"]["shape"]) == (True, "indexing", 2)
+
+
+async def test_a_rebuild_that_was_left_unfinished_is_no_state(queries: httpx.AsyncClient, model: ReadModel) -> None:
+    model.build("comparing", running=False)
+    found = await projection(queries)
+    assert found["state"] == "live"
+    assert (found["rebuild"]["running"], found["rebuild"]["phase"]) == (False, "comparing")
 
 
 async def test_the_log_says_how_many_partitions_there_are(

@@ -10,7 +10,7 @@ from query_api.projection import projection_of
 from query_api.standing import Build, Parked, PartitionStanding, ProjectorSeen, Standing
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-BUILD = Build(phase="copying", shape=2, started_at=NOW)
+BUILD = Build(running=True, phase="copying", shape=2, started_at=NOW)
 
 
 def ago(seconds: float) -> datetime:
@@ -176,7 +176,8 @@ def test_what_is_worst_comes_first() -> None:
     parked = Parked(projector=1, users=1)
     assert judged(standing(build=BUILD, parked=parked, projectors=[]))[0] == "stalled"
     assert judged(standing(waiting(seconds=3), build=BUILD, parked=parked))[0] == "catching-up"
-    assert judged(standing(build=BUILD, parked=parked)) == ("rebuilding", "a new table is copying")
+    assert judged(standing(build=BUILD, parked=parked)) == ("rebuilding", "the new table is in its phase of copying")
+    assert judged(standing(build=replace(BUILD, running=False), parked=parked))[0] == "parked 1"
     assert judged(standing(parked=parked)) == ("parked 1", "users held back from the read model: 1")
 
 
