@@ -1,33 +1,40 @@
-"""How far a long command is: a bar on a terminal, otherwise about a line of JSON a second."""
+"""How far a long command is: a bar for each phase on a terminal, otherwise about a line of JSON a second."""
 
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
 
-EVERY: Final = 1.0
+from projector.measured import Measure, Progress
+
+# seconds between two looks
+LINE_EVERY: Final = 1.0
+BAR_EVERY: Final = 0.25
 
 Advanced = Callable[[int], None]
 
 console = Console()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Display:
+    """`show` takes every measure; `say` a finding: as words, or as what a line of JSON holds."""
+
+    show: Callable[[Measure], None]
+    say: Callable[[str, Mapping[str, Any]], None]
+    # seconds between two measures that are worth a look
+    pulse: float
+
+
 def on_terminal() -> bool:
     return sys.stdout.isatty()
-
-
-@contextmanager
-def shown_progress(phase: str, total: int, *, unit: str) -> Generator[Advanced]:
-    """Gives what to call with how many are done by now."""
-    if on_terminal():
-        yield from _bar(phase, total, unit)
-    else:
-        yield from _lines(phase, total)
 
 
 def say(line: str) -> None:
@@ -40,43 +47,63 @@ def tell_line(**members: object) -> None:
     print(orjson.dumps(members, default=str).decode(), flush=True)
 
 
-def _bar(phase: str, total: int, unit: str) -> Generator[Advanced]:
+@contextmanager
+def display() -> Generator[Display]:
+    """For work of several phases, which measures itself."""
+    if not on_terminal():
+        yield Display(
+            show=lambda measure: tell_line(**asdict(measure)),
+            say=lambda _, finding: tell_line(**finding),
+            pulse=LINE_EVERY,
+        )
+        return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description:12}"),
         BarColumn(),
-        TaskProgressColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[per_second]:,.0f} " + unit + "/s"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[pace]}"),
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(phase, total=total, per_second=0.0)
-        began = time.monotonic()
+    tasks: dict[str, TaskID] = {}
+    with Bar(*columns, console=console) as bar:
+
+        def show(measure: Measure) -> None:
+            if measure.phase not in tasks:
+                tasks[measure.phase] = bar.add_task(measure.phase, total=None, pace="")
+            bar.update(
+                tasks[measure.phase], completed=measure.done, total=measure.total, pace=_pace(measure), refresh=True
+            )
+
+        yield Display(show=show, say=lambda words, _: say(words), pulse=BAR_EVERY)
+
+
+@contextmanager
+def shown_progress(phase: str, total: int) -> Generator[Advanced]:
+    """For work of one phase: gives what to call with how many are done by now, however often."""
+    with display() as shown:
+        progress = Progress(shown.show)
+        progress.enter(phase, total=total)
+        told = time.monotonic()
+        ended = False
 
         def advanced(done: int) -> None:
-            progress.update(task, completed=done, per_second=done / max(time.monotonic() - began, 1e-3))
+            nonlocal told, ended
+            progress.reach(done)
+            now = time.monotonic()
+            if not ended and (done >= total or now - told >= shown.pulse):
+                told, ended = now, done >= total
+                progress.tell()
 
         yield advanced
 
 
-def _lines(phase: str, total: int) -> Generator[Advanced]:
-    began = told = time.monotonic()
-    ended = False
+def _pace(measure: Measure) -> str:
+    words = "" if measure.per_second is None else f"{measure.per_second:,.0f}/s"
+    if measure.eta_seconds:
+        words += f", {_duration(measure.eta_seconds)} left"
+    return words
 
-    def advanced(done: int) -> None:
-        nonlocal told, ended
-        now = time.monotonic()
-        if ended or (now - told < EVERY and done < total):
-            return
-        told, ended = now, done >= total
-        per_second = done / max(now - began, 1e-3)
-        eta = (total - done) / per_second if per_second else None
-        tell_line(
-            phase=phase,
-            done=done,
-            total=total,
-            per_second=round(per_second, 1),
-            eta_seconds=None if eta is None else round(eta, 1),
-        )
 
-    yield advanced
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

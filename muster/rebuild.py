@@ -19,7 +19,7 @@ from runtime.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from muster.phase_display import Display
+    from muster.progress import Display
     from projector.measured import Progress
     from projector.rebuild import Rebuilt
     from runtime.database import Connection
@@ -71,7 +71,7 @@ def users(
 async def _rebuild(settings: Settings, operator: str, *, dry_run: bool, fresh: bool, workers: int) -> None:
     # each command imports what it alone needs: the others start faster without it
     from events.keyring import open_keyring  # noqa: PLC0415
-    from muster.phase_display import display  # noqa: PLC0415
+    from muster.progress import display  # noqa: PLC0415
     from projector.measured import Progress  # noqa: PLC0415
     from projector.rebuild import Rebuild, begun, partitions_of  # noqa: PLC0415
 

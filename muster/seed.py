@@ -24,7 +24,7 @@ def seed_users(settings: Settings, users: int, *, seed: int, workers: int | None
     asyncio.run(on_database(settings, lambda connection: check_kek(connection, keyring.kek)))
     began = time.monotonic()
     try:
-        with shown_progress("seeding", users + users // 2, unit="events") as advanced:
+        with shown_progress("seeding", users + users // 2) as advanced:
             seeded = seed_log(settings, users, seed=seed, workers=workers or os.cpu_count() or 1, advanced=advanced)
     except UniqueViolation as error:
         raise Refused(

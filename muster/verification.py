@@ -44,10 +44,10 @@ class _Run:
         async with one_moment(settings) as connection:
             stands = await standing(connection, settings)
             model = ModelCheck(connection, keyring, stands, self._report, explain_all=self.every)
-            with shown_progress("read model", stands.users, unit="users") as advanced:
+            with shown_progress("read model", stands.users) as advanced:
                 await model.run(advanced)
             if topics is not None:
-                with shown_progress("topics", topics.records, unit="records") as advanced:
+                with shown_progress("topics", topics.records) as advanced:
                     await topics.run(connection, keyring, stands, self._report, tail=tail, advanced=advanced)
         self._sum_up(stands, model, topics)
 

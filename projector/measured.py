@@ -40,6 +40,9 @@ class Progress:
     def advance(self, more: int) -> None:
         self._done += more
 
+    def reach(self, done: int) -> None:
+        self._done = done
+
     def tell(self) -> None:
         self._listener(self.measure())
 

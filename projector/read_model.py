@@ -68,6 +68,12 @@ Index(
     postgresql_where=_living,
 )
 
+# A partition has reached a position when its applied events go that far, or when the relay has published that far and
+# the projector stands at the end of what was published: so partitions without traffic hold nobody up. Offsets of
+# different epochs do not compare. p: its row of progress, r: of log.publication for the events topic, or nothing.
+REACHED: Final = """CASE WHEN p.next_offset >= r.next_offset AND p.epoch = r.epoch
+            THEN greatest(p.position, r.position) ELSE coalesce(p.position, 0) END"""
+
 progress = Table(
     "progress",
     metadata,

@@ -9,16 +9,14 @@ from events.partitioning import partition_of
 from events.reader import head_position
 from events.recording import Position
 from projector.judging import Expectation
-from projector.read_model import SHAPE
+from projector.read_model import REACHED, SHAPE
 from runtime.database import Connection
 from runtime.settings import Settings
 
-# As query_api/freshness.py: a partition has reached what was published when it stands at the end of that.
-REACHED: Final = """
-SELECT p.partition, CASE WHEN p.next_offset >= r.next_offset AND p.epoch = r.epoch
-    THEN greatest(p.position, r.position) ELSE p.position END AS reached
+STANDS: Final = f"""
+SELECT p.partition, {REACHED} AS reached
 FROM read_model.progress p LEFT JOIN log.publication r ON r.topic = %s AND r.partition = p.partition
-"""
+"""  # noqa: S608 - constants
 PUBLISHED: Final = "SELECT topic, partition, position, next_offset FROM log.publication WHERE topic = ANY(%s)"
 PARKED: Final = "SELECT user_id, version FROM read_model.parked WHERE build IS NULL AND user_id IS NOT NULL"
 UNPUBLISHED: Final = "SELECT user_id, version FROM log.parked"
@@ -68,7 +66,7 @@ async def standing(connection: Connection, settings: Settings) -> Standing:
     partitions = await _partitions(connection, settings)
     await _check_shape(connection)
     head = await head_position(connection)
-    cursor = await connection.execute(REACHED, (settings.events_topic,))
+    cursor = await connection.execute(STANDS, (settings.events_topic,))
     reached = {row["partition"]: Position(row["reached"]) for row in await cursor.fetchall()}
     missing = [str(number) for number in range(partitions) if number not in reached]
     if head and (missing or not any(reached.values())):

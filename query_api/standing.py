@@ -6,26 +6,23 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from projector.read_model import REBUILDING
+from projector.read_model import REACHED, REBUILDING
 from runtime.database import Connection, Row
 
 # how many events are looked through for the first one of a partition that is missing
 SCANNED: Final = "10000"
 
-# A partition has reached a position when its applied events go that far, or when the relay has published that far and
-# the projector stands at the end of what was published: so partitions without traffic hold nobody up. Offsets of
-# different epochs do not compare. %s: the number of partitions if the log does not say it, and the events topic.
-STANDS: Final = """
+# %s: the number of partitions if the log does not say it, and the events topic
+STANDS: Final = f"""
     SELECT n.partition, t.partitions, coalesce(r.position, 0) AS published, r.published_at,
         coalesce(p.position, 0) AS applied, p.moved_at,
         r.partition IS NOT NULL AND (p.next_offset >= r.next_offset AND p.epoch = r.epoch) IS NOT TRUE AS waits,
-        CASE WHEN p.next_offset >= r.next_offset AND p.epoch = r.epoch THEN greatest(p.position, r.position)
-            ELSE coalesce(p.position, 0) END AS reached
+        {REACHED} AS reached
     FROM (SELECT coalesce((SELECT a.partitions FROM log.partitioning a), %s) AS partitions) t
     CROSS JOIN generate_series(0, t.partitions - 1) AS n (partition)
     LEFT JOIN read_model.progress p ON p.partition = n.partition
     LEFT JOIN log.publication r ON r.topic = %s AND r.partition = n.partition
-"""
+"""  # noqa: S608 - constants
 GLANCE: Final = f"""
 SELECT json_agg(s.reached ORDER BY s.partition) AS reached,
     EXISTS (SELECT 1 FROM read_model.parked WHERE build IS NULL AND user_id IS NOT NULL)
