@@ -78,7 +78,7 @@ CROSS JOIN (
 LEFT JOIN (
     SELECT phase, shape, started_at, EXISTS (
         SELECT 1 FROM pg_locks l
-        WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 0 AND l.objid = {REBUILDING} AND l.objsubid = 1
+        WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 0 AND l.objid = %s AND l.objsubid = 1
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS running
     FROM read_model.builds WHERE state = 'building') b ON true
 ORDER BY s.partition
@@ -178,7 +178,7 @@ async def read_glance(connection: Connection, topic: str, partitions: int) -> Gl
 async def read_standing(connection: Connection, topic: str, partitions: int) -> Standing:
     """As `read_glance`, in full."""
     projectors = await (await connection.execute(PROJECTORS, prepare=False)).fetchall()
-    rows = await (await connection.execute(STANDING, (partitions, topic), prepare=False)).fetchall()
+    rows = await (await connection.execute(STANDING, (partitions, topic, REBUILDING), prepare=False)).fetchall()
     first = rows[0]
     return Standing(
         at=first["at"],

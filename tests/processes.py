@@ -77,12 +77,15 @@ class _Started:
 
 @pytest.fixture
 def start_process(make_settings: MakeSettings, tmp_path: Path) -> Iterator[StartProcess]:
-    """Start a process of this test's stack: start_process("projector", failpoints="..."). Killed when the test ends."""
+    """Start a process of this test's stack: start_process("projector", failpoints="..."). Killed when the test ends.
+
+    With `broker=False` there is none, and the command API has no relay.
+    """
     started = _Started()
 
-    def start(name: str, *, folder: Path = ROOT, **overrides: object) -> Process:
+    def start(name: str, *, folder: Path = ROOT, broker: bool = True, **overrides: object) -> Process:
         port = free_port()
-        settings = make_settings(ROLES[name], broker=True, **{PORTS[name]: port}, **overrides)
+        settings = make_settings(ROLES[name], broker=broker, **{PORTS[name]: port}, **overrides)
         log = tmp_path / f"{name}-{len(started.processes)}.log"
         with log.open("wb") as output:
             popen = subprocess.Popen(

@@ -20,8 +20,6 @@ from tests.processes import Process, StartProcess
 from tests.topics import records_of
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.broker
-
 Owner = psycopg.Connection[dict[str, Any]]
 
 
@@ -108,6 +106,7 @@ def damage_in_topic(owner: Owner, settings: Settings, person: Person, position: 
     plant(settings, person.id, partition_of(UUID(person.id), PARTITIONS), b'{"user": {', **headers)
 
 
+@pytest.mark.broker
 def test_a_damaged_record_of_the_topic_holds_back_its_user_alone_and_a_retry_reads_the_log(
     start_process: StartProcess, make_settings: MakeSettings, owner: Owner, operate: Operate
 ) -> None:
@@ -144,6 +143,7 @@ def test_a_damaged_record_of_the_topic_holds_back_its_user_alone_and_a_retry_rea
     assert operation["parameters"]["user_id"] == ada.id
 
 
+@pytest.mark.broker
 def test_a_record_that_is_no_event_holds_nobody_back(
     start_process: StartProcess, make_settings: MakeSettings, owner: Owner, operate: Operate
 ) -> None:
@@ -171,6 +171,7 @@ def test_a_record_that_is_no_event_holds_nobody_back(
     assert parked(owner) == []
 
 
+@pytest.mark.broker
 def test_an_altered_event_of_the_log_is_held_back_everywhere_until_it_is_restored(
     start_process: StartProcess, make_settings: MakeSettings, owner: Owner, operate: Operate
 ) -> None:
@@ -309,6 +310,7 @@ def test_more_than_single_events_faults_explain_stops_the_projector(start_proces
     )
 
 
+@pytest.mark.broker
 def test_the_projector_dies_while_it_parks(start_process: StartProcess, owner: Owner) -> None:
     command = start_process("command_api").wait_until_ready()
     ada, grace = create(command, "ada"), create(command, "grace")
@@ -321,6 +323,7 @@ def test_the_projector_dies_while_it_parks(start_process: StartProcess, owner: O
     assert [one["user_id"] for one in parked(owner)] == [ada.id]
 
 
+@pytest.mark.broker
 def test_the_relay_dies_while_it_parks_and_while_it_publishes_after_all(
     start_process: StartProcess, make_settings: MakeSettings, owner: Owner, operate: Operate
 ) -> None:

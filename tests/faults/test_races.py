@@ -15,14 +15,12 @@ import pytest
 from tests.processes import Process, StartProcess
 from tests.tokens import authorized
 
-pytestmark = pytest.mark.broker
-
 RACERS = 200
 
 
 @pytest.fixture
 def two_writers(start_process: StartProcess) -> tuple[Process, Process]:
-    first, second = start_process("command_api"), start_process("command_api")
+    first, second = start_process("command_api", broker=False), start_process("command_api", broker=False)
     return first.wait_until_ready(), second.wait_until_ready()
 
 

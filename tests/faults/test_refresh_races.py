@@ -16,8 +16,6 @@ from tests.sessions import PASSWORD, LoggedIn, log_in, refresh, register, tokens
 from tests.tokens import authorized
 from tests.waiting import aeventually
 
-pytestmark = pytest.mark.broker
-
 Owner = psycopg.Connection[dict[str, Any]]
 RACES = 1000
 # that many sessions are carried on side by side
@@ -33,7 +31,7 @@ class Instances(NamedTuple):
 @pytest.fixture
 async def instances(start_process: StartProcess) -> AsyncIterator[Instances]:
     processes = [
-        start_process("command_api", relay=False, guesses_per_account=100, guesses_per_address=1_000_000)
+        start_process("command_api", broker=False, guesses_per_account=100, guesses_per_address=1_000_000)
         for _ in range(2)
     ]
     async with AsyncExitStack() as stack:

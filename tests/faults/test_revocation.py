@@ -75,7 +75,7 @@ async def instances(start_process: StartProcess) -> AsyncIterator[list[Instance]
     """Two of the command API, then two of the query API."""
     # one after the other waits while all of them start
     processes = [
-        start_process(name, relay=False, guesses_per_account=100, guesses_per_address=1_000_000)
+        start_process(name, broker=False, guesses_per_account=100, guesses_per_address=1_000_000)
         for name in ("command_api", "command_api", "query_api", "query_api")
     ]
     async with AsyncExitStack() as stack:
@@ -122,7 +122,6 @@ REVOCATIONS: dict[str, Revoke] = {
 }
 
 
-@pytest.mark.broker
 async def test_every_revocation_is_heeded_by_every_instance_within_a_second(
     instances: list[Instance], owner: Owner, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
@@ -180,7 +179,6 @@ async def _all_asked(polls: list[Poll]) -> bool:
     return all(len(poll.seen) > 3 for poll in polls)
 
 
-@pytest.mark.broker
 async def test_who_logs_in_after_a_revocation_is_admitted_everywhere_at_once(instances: list[Instance]) -> None:
     """Tokens that reflect a revocation are good where it is not known yet."""
     one, other, *_ = (instance.client for instance in instances)
@@ -194,14 +192,13 @@ async def test_who_logs_in_after_a_revocation_is_admitted_everywhere_at_once(ins
         assert await statuses(instances, await log_in(other)) == [200] * 4
 
 
-@pytest.mark.broker
 async def test_an_instance_without_its_database_lets_nobody_through_and_recovers(
     start_process: StartProcess, database_url: str
 ) -> None:
     async with proxy_to(database_url) as (proxy, url), AsyncExitStack() as stack:
-        healthy = await ready(stack, start_process("command_api", relay=False))
+        healthy = await ready(stack, start_process("command_api", broker=False))
         cut = [
-            await ready(stack, start_process(name, relay=False, database_url=as_role(url, ROLES[name])))
+            await ready(stack, start_process(name, broker=False, database_url=as_role(url, ROLES[name])))
             for name in PATHS
         ]
         await register(healthy.client, "ada@example.com", "operator")
@@ -248,19 +245,17 @@ async def test_an_instance_without_its_database_lets_nobody_through_and_recovers
         assert all(instance.process.popen.poll() is None for instance in cut)
 
 
-@pytest.mark.broker
 async def test_a_database_that_does_not_answer_lets_nobody_through(
     start_process: StartProcess, database_url: str
 ) -> None:
     async with proxy_to(database_url) as (proxy, url), AsyncExitStack() as stack:
         frozen = [
-            await ready(stack, start_process(name, relay=False, database_url=as_role(url, ROLES[name])))
+            await ready(stack, start_process(name, broker=False, database_url=as_role(url, ROLES[name])))
             for name in PATHS
         ]
         await _refuses_while(frozen, proxy.freeze_answers, lambda: _thaw(proxy))
 
 
-@pytest.mark.broker
 async def test_revocations_that_cannot_be_read_let_nobody_through_though_all_else_works(
     instances: list[Instance], database_url: str
 ) -> None:
@@ -303,7 +298,6 @@ def _thaw(proxy: Proxy) -> None:
     proxy.thaw()
 
 
-@pytest.mark.broker
 async def test_an_instance_that_was_paused_admits_nobody_on_what_it_knew_before(instances: list[Instance]) -> None:
     writer, *paused = instances
     await register(writer.client, "ada@example.com", "operator")

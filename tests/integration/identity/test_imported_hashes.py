@@ -316,7 +316,6 @@ def text_of(owner: Owner, schema: str) -> str:
     return text
 
 
-@pytest.mark.broker
 def test_no_hash_and_no_password_is_published(
     start_process: StartProcess, make_settings: MakeSettings, owner: Owner
 ) -> None:

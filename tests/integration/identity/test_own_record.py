@@ -380,7 +380,6 @@ async def test_who_is_not_in_the_log_cannot_be_changed(visit: Visit, owner: Owne
     assert events(owner) == 0
 
 
-@pytest.mark.broker
 def test_one_reads_what_one_wrote(stack: Stack) -> None:
     with stack.command.client() as admin:
         assert admin.post("/users", json={"email": EMAIL, "password": PASSWORD}).status_code == 201

@@ -369,14 +369,13 @@ async def test_keys_are_listed_with_their_times(connection: Connection) -> None:
     assert (first.verifies_until - second.signs_from).total_seconds() == LONGEST_TOKEN
 
 
-@pytest.mark.broker
 def test_the_wrong_kek_is_told_and_nothing_is_let_through_and_nothing_crashes(
     start_process: StartProcess, tmp_path: Path, owner: Owner
 ) -> None:
     other = tmp_path / "another-kek"
     other.write_text(base64.b64encode(b"another key-encryption key, 32 b").decode())
-    process = start_process("command_api", kek_file=other, relay=False)
-    right = start_process("command_api", relay=False).wait_until_ready()
+    process = start_process("command_api", kek_file=other, broker=False)
+    right = start_process("command_api", broker=False).wait_until_ready()
 
     def unready() -> httpx.Response | None:
         assert process.popen.poll() is None

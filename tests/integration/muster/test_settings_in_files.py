@@ -5,7 +5,6 @@ import subprocess
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.calls import create
 from tests.databases import MakeSettings
@@ -24,7 +23,6 @@ async def test_migrate_finds_the_owners_url_in_a_file(muster: Muster, database_u
     assert (status, said) == (2, "muster: DATABASE_URL and DATABASE_URL_FILE are both set: unset one")
 
 
-@pytest.mark.broker
 async def test_relay_finds_its_url_and_its_key_in_files(
     commands: httpx.AsyncClient, make_settings: MakeSettings, key_files: dict[str, Path], tmp_path: Path
 ) -> None:

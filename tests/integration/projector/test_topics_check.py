@@ -28,8 +28,6 @@ from tests.integration.muster.conftest import MUSTER
 from tests.processes import Stack, StartProcess, environment_of
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.broker
-
 Owner = psycopg.Connection[dict[str, Any]]
 HEAD = 7
 
@@ -126,6 +124,7 @@ def problems(findings: Sequence[Finding]) -> list[str]:
     return [finding.problem for finding in findings]
 
 
+@pytest.mark.broker
 async def test_topics_as_the_relay_left_them_have_no_difference(topics: Topics) -> None:
     assert await topics.findings() == []
     assert await topics.findings(tail=1) == []
@@ -180,6 +179,7 @@ async def test_a_record_in_another_partition_is_found(topics: Topics) -> None:
     assert problems(await topics.findings()) == ["the user belongs to another partition"]
 
 
+@pytest.mark.broker
 async def test_a_record_that_is_there_twice_is_found(topics: Topics) -> None:
     topics.plant(topics.settings.events_topic, await topics.history(HEAD))
     assert problems(await topics.findings()) == [f"position {HEAD} is in it twice"]
@@ -262,6 +262,7 @@ async def test_a_snapshot_of_nobody_is_found(topics: Topics) -> None:
     assert problems(await topics.findings()) == ["the log has no such user"]
 
 
+@pytest.mark.broker
 async def test_a_topic_that_was_cut_short_is_found(topics: Topics) -> None:
     topics.owner.execute(
         "UPDATE log.publication SET next_offset = next_offset + 5 WHERE topic = %s AND partition = 1",
@@ -271,6 +272,7 @@ async def test_a_topic_that_was_cut_short_is_found(topics: Topics) -> None:
     assert problem.startswith("it ends at offset")
 
 
+@pytest.mark.broker
 async def test_topics_that_are_not_there_cannot_be_compared(make_settings: MakeSettings) -> None:
     with pytest.raises(CannotVerify, match="there is no topic"):
         async with topics_check(make_settings("muster_projector", broker=True)):
@@ -301,6 +303,7 @@ def writing(stack: Stack) -> Iterator[Callable[[], int]]:
     assert set(answered) == {200}
 
 
+@pytest.mark.broker
 def test_while_writes_go_on_there_is_no_difference(writing: Callable[[], int], make_settings: MakeSettings) -> None:
     settings = make_settings("muster_projector", broker=True)
     compared: list[int] = []
