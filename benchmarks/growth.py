@@ -37,8 +37,6 @@ CONNECTIONS = 8
 WRITES = 1500
 NUMBERS = 10_000_000
 IDS = 100_000
-# two projectors that ask a broker without end would take what is measured
-RESTING = {"FETCH_PAUSE": "0.01"}
 
 LIVING = "SELECT id FROM read_model.users WHERE deleted_at IS NULL ORDER BY random() LIMIT %s"
 MIDDLE = """
@@ -147,9 +145,7 @@ def compare(options: argparse.Namespace, settings: dict[str, object]) -> None:
         stacks = [
             (
                 users,
-                started.enter_context(
-                    running_stack(say=say, parent=options.folder, fill=partial(fill, users), settings=RESTING)
-                ),
+                started.enter_context(running_stack(say=say, parent=options.folder, fill=partial(fill, users))),
             )
             for users in (options.small, options.big)
         ]

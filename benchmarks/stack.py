@@ -112,7 +112,10 @@ def _start(
     postgres = EmbeddedPostgres(home.folder / "postgres", log=home.log_file("postgres"), pass_fds=(lock,))
     supervisor.adopt(postgres.program(), postgres.start())
     servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    resting: dict[str, str] = {}
     if servers is None:
+        # as `make run` has it: this broker answers empty fetches at once, and the projector would ask without end
+        resting = {"FETCH_PAUSE": "0.01"}
         broker = EmbeddedBroker(home.folder / "broker", log=home.log_file("broker"), pass_fds=(lock,))
         supervisor.adopt(broker.program(), broker.start())
         servers = broker.bootstrap_servers
@@ -137,6 +140,7 @@ def _start(
             "COMMAND_PORT": str(ports["command_api"]),
             "QUERY_PORT": str(ports["query_api"]),
             "PROJECTOR_PORT": str(ports["projector"]),
+            **resting,
             **settings,
         }
         for process in reversed(ROLES)
