@@ -130,7 +130,7 @@ def fill(users: int, prepared: Prepared) -> None:
     assert command.first_admin_password is not None
     password = command.first_admin_password.get_secret_value()
     email = command.first_admin_email
-    asyncio.run(create_administrator(command, email=email, password=password, display_name=None))
+    asyncio.run(create_administrator(command, email=email, password=password, display_name=None, operator="benchmark"))
     began = time.monotonic()
     seed_log(command, users, seed=1, workers=os.cpu_count() or 1)
     seeded = time.monotonic()

@@ -35,7 +35,7 @@ def administrator(email: str, password: str, display_name: str | None = None) ->
     return CreateUserBody(email=email, display_name=display_name, roles=list(ROLES), password=SecretStr(password))
 
 
-def creation(body: CreateUserBody, *, by: str) -> Request:
+def creation(body: CreateUserBody, *, by: str, reason: str | None = None) -> Request:
     """The command that makes this user, on the authority of who operates the service."""
     request_id = str(new_id())
     user_id = UserId(new_id())
@@ -57,6 +57,7 @@ def creation(body: CreateUserBody, *, by: str) -> Request:
             request_id=request_id,
             correlation_id=request_id,
             causation_id=request_id,
+            reason=reason,
         ),
         idempotency=None,
         authority=frozenset(Scope),

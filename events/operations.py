@@ -1,6 +1,8 @@
 """What operators did, for whoever asks later: rows are added and never changed."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import orjson
@@ -19,6 +21,40 @@ INSERT INTO log.operations (operator, operation, parameters, outcome, began)
 SELECT o.operator, o.operation, o.parameters, 'abandoned', o.id FROM log.operations o
 WHERE o.operation = %s AND o.outcome = 'began' AND NOT EXISTS (SELECT 1 FROM log.operations e WHERE e.began = o.id)
 """
+# One that is one transaction has its outcome at once; another has it in a row of its own, with the result.
+LISTED: Final = """
+SELECT b.id, b.at, b.operator, b.operation, b.parameters, coalesce(e.outcome, b.outcome) AS outcome,
+    e.at AS ended_at, e.parameters AS result
+FROM log.operations b
+LEFT JOIN LATERAL (SELECT * FROM log.operations o WHERE o.began = b.id ORDER BY o.id LIMIT 1) e ON true
+WHERE b.began IS NULL AND (%(operator)s::text IS NULL OR b.operator = %(operator)s)
+    AND (%(operation)s::text IS NULL OR b.operation = %(operation)s OR b.operation LIKE %(operation)s || '.%%')
+ORDER BY b.id DESC LIMIT %(limit)s
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What an operator did. `outcome` is began, done, refused, failed or abandoned; `result` what its end told."""
+
+    id: int
+    at: datetime
+    operator: str
+    operation: str
+    parameters: Mapping[str, Any]
+    outcome: str
+    ended_at: datetime | None
+    result: Mapping[str, Any] | None
+
+
+async def listed(
+    connection: Connection, *, operator: str | None = None, operation: str | None = None, limit: int
+) -> list[Operation]:
+    """The newest first. `operation` names one, or a group of them: what is before the dot."""
+    cursor = await connection.execute(
+        LISTED, {"operator": operator, "operation": operation, "limit": limit}, prepare=False
+    )
+    return [Operation(**row) for row in await cursor.fetchall()]
 
 
 async def begin(connection: Connection, operator: str, operation: str, parameters: Mapping[str, Any]) -> int:

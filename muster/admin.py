@@ -6,6 +6,7 @@ import typer
 
 from muster.audit_log import log_to_stderr
 from muster.entering import entered_password
+from muster.operator import OperatorOption, operator_named
 from muster.target import target_settings
 
 app = typer.Typer(
@@ -21,6 +22,10 @@ def create(
     password_file: Annotated[
         Path | None, typer.Option(help="Where the password is; else it is asked for, or read from a pipe.")
     ] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why: kept with the event for ever, in the clear, so it must name nobody.")
+    ] = None,
+    operator: OperatorOption = None,
 ) -> None:
     """Make an administrator: an event in the log like any other, with the roles admin and user.
 
@@ -31,5 +36,14 @@ def create(
 
     settings = target_settings()
     password = entered_password(password_file, twice=True)
-    outcome = asyncio.run(create_administrator(settings, email=email, password=password, display_name=display_name))
+    outcome = asyncio.run(
+        create_administrator(
+            settings,
+            email=email,
+            password=password,
+            display_name=display_name,
+            operator=operator_named(operator),
+            reason=reason,
+        )
+    )
     print(f"{outcome.user.email} is an administrator: id {outcome.user.id}, position {outcome.position}")

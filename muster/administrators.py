@@ -3,6 +3,7 @@ from pydantic import ValidationError
 from command_api.first_admin import administrator, creation
 from command_api.handler import EmailIsTaken, Outcome
 from command_api.handling import open_handler
+from events import operations
 from events.keyring import open_digester, open_keyring
 from identity.password_rules import PasswordRefused
 from identity.passwords import Passwords
@@ -12,11 +13,19 @@ from muster.kek import check_kek
 from muster.target import on_database
 from runtime.settings import Settings
 
-BY = "muster admin create"
+OPERATION = "admin.create"
 
 
-async def create_administrator(settings: Settings, *, email: str, password: str, display_name: str | None) -> Outcome:
-    """Make an administrator as the command API would.
+async def create_administrator(
+    settings: Settings,
+    *,
+    email: str,
+    password: str,
+    display_name: str | None,
+    operator: str,
+    reason: str | None = None,
+) -> Outcome:
+    """Make an administrator as the command API would; the event and the record of operations name the operator.
 
     Raises Refused, CannotRun, BadKey, and the failures of runtime.failures.
     """
@@ -32,12 +41,16 @@ async def create_administrator(settings: Settings, *, email: str, password: str,
         async with open_handler(
             settings, keyring=keyring, digester=digester, passwords=passwords, committed=lambda: None
         ) as handler:
-            outcome = await handler.handle(creation(body, by=BY))
+            outcome = await handler.handle(creation(body, by=operator, reason=reason))
     except EmailIsTaken:
         raise Refused(f"another user has the e-mail address {body.email}") from None
     except PasswordRefused as error:
         raise Refused(f"the password {error}") from None
     finally:
         passwords.close()
-    record("admin.created", subject=str(outcome.user.id), by=BY)
+    parameters = {"user_id": str(outcome.user.id), "position": outcome.position}
+    await on_database(
+        settings, lambda connection: operations.record(connection, operator, OPERATION, parameters, "done")
+    )
+    record("admin.created", subject=str(outcome.user.id), by=operator)
     return outcome

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from muster import admin, clients, keys, parked, rebuild, verify
 from muster.environment import secret_from
 from muster.failures import CannotRun, Refused
+from muster.operator import OperatorOption, operator_named
 from muster.target import target_home, target_settings, target_stack
 from runtime.failures import OutcomeUnknown, Unavailable
 from runtime.logs import configure_logging
@@ -149,6 +150,25 @@ def lag(
     tell_lag(target_settings("query_api"), max_seconds=max_seconds, max_events=max_events, as_json=as_json)
 
 
+@app.command(rich_help_panel=DEPLOYMENT)
+def operations(
+    *,
+    by: Annotated[str | None, typer.Option("--by", metavar="OPERATOR", help="Only this one's.")] = None,
+    operation: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only these: rebuild, parked, parked.retry, keys, clients, ...")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Say what operators did, the newest first: who, when, with which parameters, and how it ended.
+
+    DATABASE_URL is the command API's or the projector's.
+    """
+    from muster.operations import tell_operations  # noqa: PLC0415
+
+    tell_operations(target_settings(), operator=by, operation=operation, limit=limit, as_json=as_json)
+
+
 @app.command("consume", rich_help_panel=DEPLOYMENT)
 def consume_topic(
     topic: Annotated[str, typer.Argument(help="The topic.")] = "users.events.v1",
@@ -192,9 +212,11 @@ def token(
     password_file: Annotated[
         Path | None, typer.Option(help="Where the user's password is; else it is asked for, or read from a pipe.")
     ] = None,
+    operator: OperatorOption = None,
 ) -> None:
-    """Log in and print an access token: TOKEN=$(muster token)."""
+    """Log in and print an access token: TOKEN=$(muster token). It is recorded that it was issued."""
     from muster.entering import entered_password  # noqa: PLC0415
+    from muster.issued import record_issue  # noqa: PLC0415
     from muster.login import WrongPassword, log_in  # noqa: PLC0415
 
     stack = target_stack()
@@ -202,9 +224,11 @@ def token(
         password_file = Path(stack.admin_password_file)
     email = email or stack.admin_email
     try:
-        print(log_in(stack.command_url, email, entered_password(password_file, twice=False)))
+        issued = log_in(stack.command_url, email, entered_password(password_file, twice=False))
     except WrongPassword as error:
         raise Refused(f"{email}: {error}") from None
+    record_issue(target_settings(), issued, operator_named(operator))
+    print(issued)
 
 
 @app.command(rich_help_panel=STACK)

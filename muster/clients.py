@@ -1,7 +1,7 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
@@ -9,6 +9,7 @@ import typer
 from identity.roles import Scope
 from muster.audit_log import log_to_stderr
 from muster.failures import CannotRun, Refused
+from muster.operator import OperatorOption, operator_named
 from muster.target import on_database, target_settings
 from runtime.database import Connection
 
@@ -31,14 +32,22 @@ NameOrId = Annotated[str, typer.Argument(metavar="NAME|ID", help="The client's n
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What operators call it.")],
     scope: Annotated[list[Scope], typer.Option(help="What it may do; once for each scope.")],
+    operator: OperatorOption = None,
 ) -> None:
     """Make a client and print its id and secret. The secret is shown this once."""
     # each command imports what it alone needs: the others start faster without it
     from identity import clients  # noqa: PLC0415
     from identity.security_log import record  # noqa: PLC0415
 
+    async def make(connection: Connection) -> "NewSecret":
+        async with connection.transaction():
+            made = await clients.create(connection, name, frozenset(scope))
+            parameters = {"client": str(made.client_id), "name": name, "scopes": sorted(scope)}
+            await _record(connection, operator, "clients.create", parameters)
+        return made
+
     try:
-        made = _on_database(lambda connection: clients.create(connection, name, frozenset(scope)))
+        made = _on_database(make)
     except clients.NameTaken:
         raise Refused(f"another client has the name {name}") from None
     except (clients.BadName, clients.ScopeNotForClients) as error:
@@ -58,12 +67,12 @@ def list_clients() -> None:
 
 
 @app.command()
-def rotate(client: NameOrId) -> None:
+def rotate(client: NameOrId, *, operator: OperatorOption = None) -> None:
     """Give a client a new secret. The old one and its tokens are void at once."""
     from identity import clients  # noqa: PLC0415
     from identity.security_log import record  # noqa: PLC0415
 
-    found, secret = _on_client(client, clients.rotate)
+    found, secret = _on_client(client, clients.rotate, "clients.rotate", operator)
     if secret is None:
         raise Refused(f"{found.name} is disabled")
     record("client.rotated", client=str(found.id))
@@ -71,28 +80,41 @@ def rotate(client: NameOrId) -> None:
 
 
 @app.command()
-def disable(client: NameOrId) -> None:
+def disable(client: NameOrId, *, operator: OperatorOption = None) -> None:
     """Let a client log in no more. Its tokens are void within a second."""
     from identity import clients  # noqa: PLC0415
     from identity.security_log import record  # noqa: PLC0415
 
-    found, disabled = _on_client(client, clients.disable)
+    found, disabled = _on_client(client, clients.disable, "clients.disable", operator)
     if not disabled:
         raise Refused(f"{found.name} is disabled already")
     record("client.disabled", client=str(found.id))
     print(f"{found.name} ({found.id}) is disabled.")
 
 
-def _on_client(name_or_id: str, work: Callable[[Connection, UUID], Awaitable[T]]) -> "tuple[ClientRecord, T]":
+def _on_client(
+    name_or_id: str, work: Callable[[Connection, UUID], Awaitable[T]], operation: str, operator: str | None
+) -> "tuple[ClientRecord, T]":
+    """Do it, and record that it was done, in one transaction; what gives nothing did nothing."""
     from identity.clients import find  # noqa: PLC0415
 
     async def run(connection: Connection) -> "tuple[ClientRecord, T]":
         found = await find(connection, name_or_id)
         if found is None:
             raise Refused(f"there is no client {name_or_id}: `muster clients list` names them")
-        return found, await work(connection, found.id)
+        async with connection.transaction():
+            done = await work(connection, found.id)
+            if done:
+                await _record(connection, operator, operation, {"client": str(found.id), "name": found.name})
+        return found, done
 
     return _on_database(run)
+
+
+async def _record(connection: Connection, operator: str | None, operation: str, parameters: Mapping[str, Any]) -> None:
+    from events.operations import record  # noqa: PLC0415
+
+    await record(connection, operator_named(operator), operation, parameters, "done")
 
 
 def _on_database(work: Callable[[Connection], Awaitable[T]]) -> T:

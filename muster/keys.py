@@ -7,6 +7,7 @@ import typer
 
 from muster.audit_log import log_to_stderr
 from muster.failures import Refused
+from muster.operator import OperatorOption, operator_named
 from muster.target import on_database, target_settings
 from runtime.database import Connection
 
@@ -46,8 +47,10 @@ def rotate(
             " ours do within a second, and the key set may be kept for 60 s.",
         ),
     ] = 120,
+    operator: OperatorOption = None,
 ) -> None:
     """Publish a new key at once, which signs after a while; tokens of the keys before it stay valid."""
+    from events import operations  # noqa: PLC0415
     from events.keyring import open_keyring  # noqa: PLC0415
     from identity.security_log import record  # noqa: PLC0415
     from identity.signing_keys import all_keys, insert_next, new_key  # noqa: PLC0415
@@ -61,7 +64,10 @@ def rotate(
         await check_kek(connection, kek)
         if not _living(await all_keys(connection)):
             raise Refused("there is no key to take over from: a running command API makes the first one")
-        await insert_next(connection, key, signs_in=after)
+        async with connection.transaction():
+            await insert_next(connection, key, signs_in=after)
+            parameters = {"kid": key.kid, "signs_in": after}
+            await operations.record(connection, operator_named(operator), "keys.rotate", parameters, "done")
 
     asyncio.run(on_database(settings, publish))
     record("keys.rotated", kid=key.kid, signs_in=after)
@@ -74,6 +80,7 @@ def revoke(
     kid: Annotated[str, typer.Argument(metavar="KID", help="As `muster keys list` has it.")],
     *,
     force: Annotated[bool, typer.Option("--force", help="Even if no other key signs yet.")] = False,
+    operator: OperatorOption = None,
 ) -> None:
     """Trust a key no more: every token it signed is void within a second, on every instance.
 
@@ -81,6 +88,7 @@ def revoke(
     makes one first, without a gap; with --force logins and refreshes are refused until there is one. A KID that begins
     with a dash goes behind two: muster keys revoke -- KID
     """
+    from events import operations  # noqa: PLC0415
     from identity import signing_keys  # noqa: PLC0415
     from identity.security_log import record  # noqa: PLC0415
 
@@ -94,7 +102,10 @@ def revoke(
                 f"no other key than {kid} signs now: make one with `muster keys rotate --after 1` and repeat this after"
                 " a second, or say --force and let logins be refused until there is one"
             )
-        await signing_keys.revoke(connection, kid)
+        async with connection.transaction():
+            await signing_keys.revoke(connection, kid)
+            parameters = {"kid": kid, "force": force}
+            await operations.record(connection, operator_named(operator), "keys.revoke", parameters, "done")
         return others
 
     others = asyncio.run(on_database(target_settings(), void))
