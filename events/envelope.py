@@ -61,14 +61,24 @@ def headers_of(recorded: RecordedEvent, source: str) -> list[tuple[str, bytes]]:
     return headers
 
 
+def cloud_event(recorded: RecordedEvent, source: str) -> dict[str, Any]:
+    """The same event in the JSON format of CloudEvents 1.0 (section 2.4): attributes as the headers have them."""
+    attributes = {name.removeprefix("ce_"): value.decode() for name, value in headers_of(recorded, source)}
+    attributes["datacontenttype"] = attributes.pop("content-type")
+    return {**attributes, "data": _history_data(recorded)}
+
+
 def history_envelope(recorded: RecordedEvent, source: str) -> Envelope:
     """For the history topic: the whole record after the change, and what changed. Deletions have a body too."""
-    data = {"user": user_to_wire(recorded.event.user), "changes": changes_to_wire(recorded.event.changes)}
     return Envelope(
         key=str(recorded.event.user.id).encode(),
-        value=orjson.dumps(data),
+        value=orjson.dumps(_history_data(recorded)),
         headers=headers_of(recorded, source),
     )
+
+
+def _history_data(recorded: RecordedEvent) -> dict[str, Any]:
+    return {"user": user_to_wire(recorded.event.user), "changes": changes_to_wire(recorded.event.changes)}
 
 
 def snapshot_envelope(recorded: RecordedEvent, source: str) -> Envelope:

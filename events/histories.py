@@ -81,20 +81,20 @@ async def entries_in(connection: Connection, keyring: Keyring, keys: KeyRange) -
     async with connection.cursor(name="entries") as cursor:
         cursor.itersize = FETCHED_AT_ONCE
         await cursor.execute(IN_RANGE, (keys.first, keys.last))
-        yield (_entry(row, keyring) async for row in cursor)
+        yield (entry_of(row, keyring) async for row in cursor)
 
 
 async def entries_at(connection: Connection, keyring: Keyring, positions: Sequence[Position]) -> dict[Position, Entry]:
     """The events at these positions; what the log does not have is not among them. Raises WrongKey."""
     cursor = await connection.execute(AT, (list(positions),), prepare=True)
-    return {Position(row["position"]): _entry(row, keyring) for row in await cursor.fetchall()}
+    return {Position(row["position"]): entry_of(row, keyring) for row in await cursor.fetchall()}
 
 
 async def entry_after(connection: Connection, keyring: Keyring, user_id: UUID, version: int) -> Entry | None:
     """The user's first event after a version."""
     cursor = await connection.execute(AFTER_VERSION, (user_id, version))
     row = await cursor.fetchone()
-    return _entry(row, keyring) if row is not None else None
+    return entry_of(row, keyring) if row is not None else None
 
 
 async def last_to_change(
@@ -103,10 +103,11 @@ async def last_to_change(
     """The user's last event up to a version that changed one of these fields."""
     cursor = await connection.execute(LAST_TO_CHANGE, (user_id, version, list(fields)))
     row = await cursor.fetchone()
-    return _entry(row, keyring) if row is not None else None
+    return entry_of(row, keyring) if row is not None else None
 
 
-def _entry(row: Row, keyring: Keyring) -> Entry:
+def entry_of(row: Row, keyring: Keyring) -> Entry:
+    """An entry of a row of ENTRY's columns. Raises WrongKey."""
     recorded, reason = None, None
     try:
         recorded = event_of(row, keyring)

@@ -17,8 +17,15 @@ Position = NewType("Position", int)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
+    """Who did it: a user's or a client's id and the session that they did it in, or what an operator is known as."""
+
     subject: str
     kind: Literal["user", "service", "operator"]
+    session: str | None = None
+
+    def to_wire(self) -> dict[str, str]:
+        found: dict[str, str] = {"subject": self.subject, "kind": self.kind}
+        return found if self.session is None else found | {"session": self.session}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +42,20 @@ class Metadata:
     @classmethod
     def of(cls, correlation: Correlation, actor: Actor, reason: str | None = None) -> "Metadata":
         return cls(actor=actor, reason=reason, **asdict(correlation))
+
+    def to_wire(self) -> dict[str, Any]:
+        """As it is stored: what is not known is left out."""
+        found: dict[str, Any] = {
+            "actor": self.actor.to_wire(),
+            "request_id": self.request_id,
+            "correlation_id": self.correlation_id,
+            "causation_id": self.causation_id,
+        }
+        if self.traceparent is not None:
+            found["traceparent"] = self.traceparent
+        if self.reason is not None:
+            found["reason"] = self.reason
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +99,7 @@ def row_of(event: UserEvent, metadata: Metadata, keyring: Keyring, wrapped: byte
             "changed": sorted(changes),
             "changes": {name: change for name, change in changes.items() if name not in PERSONAL},
         },
-        "metadata": {name: value for name, value in asdict(metadata).items() if value is not None},
+        "metadata": metadata.to_wire(),
     }
     if wrapped is None:
         cipher, wrapped = keyring.make(user.id)

@@ -54,7 +54,7 @@ class Caller:
 
     @property
     def actor(self) -> Actor:
-        return Actor(subject=self.subject, kind=self.kind)
+        return Actor(subject=self.subject, kind=self.kind, session=self.session)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

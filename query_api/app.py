@@ -7,12 +7,15 @@ from fastapi import FastAPI
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from events.archive import Archive
+from events.keyring import open_keyring
 from identity import key_routes
 from identity.door import Door
 from identity.guard import check_routes
 from identity.openapi import name_login
-from query_api import projection_metrics, projection_routes
+from query_api import feed_routes, history_routes, projection_metrics, projection_routes
 from query_api.freshness import Freshness
+from query_api.listening import Listening
 from query_api.lookout import Lookout
 from query_api.model import Model
 from query_api.routes import router
@@ -30,12 +33,18 @@ def create_app(settings: Settings) -> FastAPI:
     users = Session(url, application="muster query users", timeout=timeout, reads=True)
     glances = Session(url, application="muster query freshness", timeout=timeout, reads=True)
     looks = Session(url, application="muster query projection", timeout=timeout, reads=True)
+    logs = Session(url, application="muster query history", timeout=timeout, reads=True)
+    # a replica that is given no key reads users as they are now, and nothing of the log
+    archive = Archive(logs, open_keyring(settings)) if settings.kek is not None else None
     door = Door(settings)
     readiness = Readiness()
 
     readiness.add("database", database_check(glances, "SELECT 1 FROM read_model.progress LIMIT 1"))
     readiness.add("shape", shape_check(glances))
     readiness.add("identity", door.trust.wrong)
+
+    def stopping() -> bool:
+        return app.state.stopping()
 
     @asynccontextmanager
     async def resources() -> AsyncGenerator[None]:
@@ -72,6 +81,12 @@ def create_app(settings: Settings) -> FastAPI:
         )
         app.state.engine, app.state.model, app.state.lookout = engine, model, lookout
         app.state.freshness = Freshness(lookout, max_wait=settings.max_wait)
+        listening = None
+        if archive is not None:
+            listening = Listening(
+                archive, source=settings.event_source, slow_after=settings.listener_timeout, stopping=stopping
+            )
+        app.state.listening = listening
         following = asyncio.create_task(projection_metrics.follow(lookout))
         try:
             async with door.open():
@@ -81,25 +96,32 @@ def create_app(settings: Settings) -> FastAPI:
             await asyncio.wait({following})
             await model.close()
             await lookout.close()
+            if listening is not None:
+                await listening.close()
             await engine.dispose()
             await users.close()
             await glances.close()
             await looks.close()
+            await logs.close()
 
     app = web_app(
         title="Muster query API",
-        description="Reads users from the read model. Send Min-Position to read your own writes through any replica.",
+        description="Reads users from the read model. Send Min-Position to read your own writes through any replica."
+        " Reads their history from the log.",
         readiness=readiness,
         resources=resources,
         tags=[
             {"name": "users", "description": "Read and list users"},
+            {"name": "history", "description": "Who changed what, when and why: read from the log"},
             {"name": "projection", "description": "Where the read model stands"},
             {"name": "identity", "description": "The keys that verify access tokens"},
         ],
         origins=settings.origins,
     )
-    app.state.door = door
+    app.state.door, app.state.archive, app.state.event_source = door, archive, settings.event_source
     app.include_router(router)
+    app.include_router(history_routes.router)
+    app.include_router(feed_routes.router)
     app.include_router(projection_routes.router)
     app.include_router(key_routes.router)
     check_routes(app)

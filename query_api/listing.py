@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 
 from events.email import canonical_email
@@ -41,6 +41,15 @@ class Listing(BaseModel):
     role: Annotated[Searched, Field(max_length=32)] | None = None
     q: Annotated[Searched, Field(max_length=100)] | None = Field(
         None, description="part of the e-mail address or display name"
+    )
+    as_of: AwareDatetime | None = Field(
+        None,
+        description="users as they were at this moment (RFC 3339, with an offset), in the order of creation; needs"
+        " events:read",
+        examples=["2026-03-01T00:00:00Z"],
+    )
+    at_position: int | None = Field(
+        None, ge=0, le=2**63 - 1, description="users as they were once the log had this position; needs events:read"
     )
 
     def filters(self) -> dict[str, str]:

@@ -10,12 +10,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from events.record import UserRecord
+from events.record import record_of as user_record
 from identity.access_tokens import Caller
-from identity.caller import GATE, needs
+from identity.caller import GATE, check_scopes, needs
 from identity.roles import Scope
 from query_api.freshness import Freshness, Wanted, wanted
 from query_api.listing import Listing, Page, cursor_after, query_of
+from query_api.listing_then import link_of, page_then
 from query_api.model import Model, record_of
+from query_api.moments import Moment, archive_of, checked, position_of, readable, user_moment
 from runtime.entity_tags import entity_tags
 from runtime.failures import Unavailable
 from runtime.problems import Problem, described
@@ -25,11 +28,16 @@ router = APIRouter(tags=["users"])
 Fresh = Annotated[Wanted | None, Depends(wanted)]
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description='an ETag that you hold: "3"')]
 
+AS_OF_POSITION: dict[str, Any] = {
+    "description": "with a moment: the position it meant; at_position with it gives the same for ever",
+    "schema": {"type": "integer"},
+}
 READ: dict[int | str, dict[str, Any]] = {
     200: {
         "headers": {
             "ETag": {"description": "the user's version", "schema": {"type": "string", "examples": ['"3"']}},
-            "Event-Position": {"description": "of the user's newest event", "schema": {"type": "integer"}},
+            "Event-Position": {"description": "of the event that the record is of", "schema": {"type": "integer"}},
+            "As-Of-Position": AS_OF_POSITION,
         }
     },
     304: {"description": "Not modified: the version in If-None-Match is the newest"},
@@ -49,10 +57,17 @@ async def read_user(
     http: HttpRequest,
     caller: Annotated[Caller, needs(Scope.USERS_READ)],
     user_id: Annotated[UUID, Path(alias="id")],
+    moment: Annotated[Moment, Depends(user_moment)],
     fresh: Fresh,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """404: there never was such a user. 410: the user was deleted."""
+    """404: there never was such a user. 410: the user was deleted.
+
+    With `as_of`, `at_position` or `version` it is the record as it was then, read from the log by one look-up; that
+    needs the scope events:read too, and finds users who were deleted since.
+    """
+    if moment.asked:
+        return await _read_then(http, caller, user_id, moment)
     return await _read(http, caller, user_id, fresh, if_none_match)
 
 
@@ -64,6 +79,12 @@ async def read_user(
         200: {
             "headers": {
                 "Link": {"description": 'the next page: <...>; rel="next"', "schema": {"type": "string"}},
+                "As-Of-Position": AS_OF_POSITION,
+                "Unreadable-Users": {
+                    "description": "with a moment: how many users of the page are left out, as their events cannot be"
+                    " read",
+                    "schema": {"type": "integer"},
+                },
                 "Parked-Users": {
                     "description": "with Min-Position: of how many users an event up to there is held back, if of any;"
                     " the list has them as before it",
@@ -80,7 +101,14 @@ async def list_users(
     listing: Annotated[Listing, Query()],
     fresh: Fresh,
 ) -> Response:
-    """Living users, page by page: a page costs the same wherever it is, and none is shown twice or left out."""
+    """Living users, page by page: a page costs the same wherever it is, and none is shown twice or left out.
+
+    With `as_of` or `at_position`: those who lived then, as they were, in the order in which they were created (`sort`
+    may be created_at or -created_at). All filters go with it. A page examines up to 2,000 users, one look-up each: with
+    a rare filter it may be short, or empty, and still name a next one.
+    """
+    if listing.as_of is not None or listing.at_position is not None:
+        return await _list_then(http, caller, listing)
     headers = await _waited(http, caller, fresh)
     engine: AsyncEngine = http.app.state.engine
     try:
@@ -116,6 +144,39 @@ async def _read(
     if if_none_match is not None and _holds(http.headers.getlist("if-none-match"), row["version"]):
         return Response(status_code=304, headers=headers)
     return Response(orjson.dumps(record_of(row)), 200, headers, "application/json")
+
+
+async def _read_then(http: HttpRequest, caller: Caller, user_id: UUID, moment: Moment) -> Response:
+    check_scopes(http, caller, [Scope.USERS_READ, Scope.EVENTS_READ])
+    archive = archive_of(http)
+    headers: dict[str, str] = {}
+    if moment.version is not None:
+        entry = await archive.at_version(user_id, moment.version)
+    else:
+        position = await position_of(archive, moment)
+        entry = await archive.as_of(user_id, position)
+        headers["As-Of-Position"] = str(position)
+    if entry is None:
+        raise Problem(404, "user_not_found", "There was no such user then, or no such version of them.")
+    user = readable(entry).event.user
+    if user.deleted_at is not None:
+        raise Problem(410, "user_deleted", "User was deleted")
+    headers |= {"ETag": f'"{entry.version}"', "Event-Position": str(entry.position), "Cache-Control": "no-cache"}
+    return Response(orjson.dumps(user_record(user)), 200, headers, "application/json")
+
+
+async def _list_then(http: HttpRequest, caller: Caller, listing: Listing) -> Response:
+    check_scopes(http, caller, [Scope.USERS_READ, Scope.EVENTS_READ])
+    archive = archive_of(http)
+    position = await position_of(archive, checked(Moment(as_of=listing.as_of, at_position=listing.at_position)))
+    page = await page_then(archive, listing, position)
+    headers = {"As-Of-Position": str(position)}
+    if page.cursor is not None:
+        headers["Link"] = f'</users?{urlencode(link_of(listing, position, page.cursor))}>; rel="next"'
+    if page.unreadable:
+        headers["Unreadable-Users"] = str(page.unreadable)
+    body = {"users": [user_record(one.event.user) for one in page.found], "next_cursor": page.cursor}
+    return Response(orjson.dumps(body), 200, headers, "application/json")
 
 
 async def _waited(

@@ -53,6 +53,7 @@ def run_process(
             timeout_graceful_shutdown=settings.shutdown_timeout,
         )
     )
+    app.state.stopping = lambda: server.should_exit
     # uvicorn raises the signal again once it has stopped: a stop that was asked for is a success
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, _already_handled)

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     write_queue_limit: int = Field(2000, ge=1, description="commands that may wait; above it, 503 at once")
     read_timeout: float = Field(5.0, gt=0)
     max_wait: float = Field(30.0, ge=0, description="the longest `Prefer: wait=N` that is honoured")
+    listener_timeout: float = Field(
+        20.0, gt=0, description="how long a listener to /events may take nothing of what is sent before it is cut off"
+    )
     shutdown_timeout: int = Field(25, ge=1, description="how long accepted requests may take after SIGTERM")
     idempotency_ttl: int = Field(86400, ge=60)
 

@@ -12,6 +12,7 @@ from runtime.problems import ProblemBody, answer_with_problems, described
 from runtime.requests import RequestFrame
 
 EXPOSED = (
+    "As-Of-Position",
     "ETag",
     "Event-Position",
     "Idempotency-Replayed",
@@ -22,6 +23,7 @@ EXPOSED = (
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
+    "Unreadable-Users",
     "WWW-Authenticate",
     "X-Request-Id",
 )
@@ -58,6 +60,8 @@ def web_app(
         openapi_tags=[*tags, {"name": "operation", "description": "Health and metrics"}],
         swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
     )
+    # whoever serves the app says when it is to stop: long answers end then
+    app.state.stopping = lambda: False
     answer_with_problems(app)
     if origins:
         app.add_middleware(

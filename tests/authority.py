@@ -43,6 +43,9 @@ NEEDS: Final[Mapping[str, Mapping[str, str]]] = {
         "GET /users/{id}": "users:read",
         "GET /users/me": "self",
         "GET /projection": "ops",
+        "GET /users/{id}/history": "events:read",
+        "GET /users/{id}/diff": "events:read",
+        "GET /events": "events:read",
     },
 }
 PUBLIC_OF_BOTH: Final = frozenset(

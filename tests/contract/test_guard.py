@@ -32,6 +32,9 @@ QUERIES = {
     ("GET", "/users/{id}"): {"users:read"},
     ("GET", "/users/me"): {"self"},
     ("GET", "/projection"): {"ops"},
+    ("GET", "/users/{id}/history"): {"events:read"},
+    ("GET", "/users/{id}/diff"): {"events:read"},
+    ("GET", "/events"): {"events:read"},
     ("GET", "/.well-known/jwks.json"): "anyone",
 }
 HEALTH = {"/livez", "/readyz", "/metrics"}

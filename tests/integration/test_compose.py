@@ -22,7 +22,7 @@ from tests.services import KAFKA_IMAGE, POSTGRES_IMAGE
 
 # what each process may read of the secrets, beside the service that makes them
 READERS = {
-    "keys": {"command-api", "projector"},
+    "keys": {"command-api", "query-api", "projector"},
     "admin-login": {"command-api"},
     "owner-login": {"postgres", "migrate"},
     "command-login": {"migrate", "command-api"},
@@ -181,11 +181,11 @@ async def test_the_command_api_has_a_first_administrator_and_lets_the_query_apis
     assert answer.headers["Access-Control-Allow-Origin"] == "http://127.0.0.1:8002"
 
 
-async def test_the_query_api_starts_without_a_key_and_its_docs_log_in_at_the_command_api(
+async def test_the_query_api_starts_with_the_key_encryption_key_alone_and_its_docs_log_in_at_the_command_api(
     settings_of: Callable[[str], Settings],
 ) -> None:
     settings = settings_of("query-api")
-    assert (settings.kek, settings.email_index_key, settings.first_admin_password) == (None, None, None)
+    assert (settings.email_index_key, settings.first_admin_password) == (None, None)
     async with client_of(query_api.app.create_app(settings), "8002") as client:
         document = (await client.get("/openapi.json")).json()
     flows = document["components"]["securitySchemes"]["muster"]["flows"]

@@ -32,6 +32,8 @@ PASSWORD: Final = "sesame-opens-the-rock"
 HASH: Final = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
 # the roles that a request may give
 GIVEN: Final = ("painter", "user", "auditor", "operator", "admin")
+# what a route does not answer without
+PARAMETERS: Final[dict[str, dict[str, str]]] = {"GET /users/{id}/diff": {"from": "0", "to": "1"}}
 WRITTEN: Final = """
 SELECT h.position, r.number,
     (SELECT json_agg(c ORDER BY c.user_id) FROM identity.credentials c) AS credentials,
@@ -116,7 +118,9 @@ class Stage:
         owner = cast.owners.get(act.owner)
         about = Account(id=new_id(), token="", session=new_id()) if owner is None else owner
         named = about.session if "/sessions/" in path else about.id
-        parameters = {"user_id": str(about.id)} if act.route == "GET /sessions" else {}
+        parameters = PARAMETERS.get(act.route, {}) | (
+            {"user_id": str(about.id)} if act.route == "GET /sessions" else {}
+        )
         return await self.clients[api].request(
             method,
             path.replace("{id}", str(named)),
