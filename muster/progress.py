@@ -81,7 +81,8 @@ def shown_progress(phase: str, total: int) -> Generator[Advanced]:
     """For work of one phase: gives what to call with how many are done by now, however often."""
     with display() as shown:
         progress = Progress(shown.show)
-        progress.enter(phase, total=total)
+        # nothing is told before anything is done: what fails at once is told alone
+        progress.enter(phase, total=total, tell=False)
         told = time.monotonic()
         ended = False
 

@@ -30,12 +30,13 @@ class Progress:
         self._done = self._before = self.total = 0
         self._began = self._clock()
 
-    def enter(self, phase: str, *, total: int, done: int = 0) -> None:
+    def enter(self, phase: str, *, total: int, done: int = 0, tell: bool = True) -> None:
         """Begin a phase, `done` of which was done before."""
         self._phase, self.total = phase, total
         self._done = self._before = done
         self._began = self._clock()
-        self.tell()
+        if tell:
+            self.tell()
 
     def advance(self, more: int) -> None:
         self._done += more
