@@ -40,11 +40,7 @@ async def ensure_topics(settings: Settings) -> None:
     """Create the topics that are missing; raises WrongPartitions for one that has another number of them."""
     async with admin_client(settings.kafka_bootstrap_servers) as admin:
         wanted = {
-            settings.events_topic: {
-                "cleanup.policy": "delete",
-                "retention.ms": str(settings.topic_retention_hours * 3_600_000),
-                "unclean.leader.election.enable": "false",
-            },
+            settings.events_topic: _history_config(settings),
             settings.snapshot_topic: {"cleanup.policy": "compact", "unclean.leader.election.enable": "false"},
         }
         # asking about a topic by name would have some brokers make it, with a number of partitions of their own
@@ -61,6 +57,13 @@ async def ensure_topics(settings: Settings) -> None:
                 )
 
 
+async def ensure_topic(settings: Settings, name: str) -> None:
+    """Create a topic for events like the live one, unless there is one of that name, whatever it is like."""
+    async with admin_client(settings.kafka_bootstrap_servers) as admin:
+        if name not in await admin.list_topics():
+            await _create(admin, name, _history_config(settings), settings)
+
+
 async def partition_numbers(bootstrap_servers: str, topic: str) -> list[int]:
     """The numbers of a topic's partitions; none of a topic that is not there. Raises KafkaError."""
     async with admin_client(bootstrap_servers) as admin:
@@ -69,6 +72,14 @@ async def partition_numbers(bootstrap_servers: str, topic: str) -> list[int]:
             return []
         (found,) = await admin.describe_topics([topic])
         return sorted(partition["partition"] for partition in found["partitions"])
+
+
+def _history_config(settings: Settings) -> Mapping[str, str]:
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(settings.topic_retention_hours * 3_600_000),
+        "unclean.leader.election.enable": "false",
+    }
 
 
 async def _create(admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str], settings: Settings) -> None:

@@ -169,6 +169,44 @@ def operations(
     tell_operations(target_settings(), operator=by, operation=operation, limit=limit, as_json=as_json)
 
 
+@app.command(rich_help_panel=DEPLOYMENT)
+def replay(
+    to_topic: Annotated[str, typer.Option("--to-topic", metavar="TOPIC", help="Made like the live one if missing.")],
+    *,
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="POSITION|TIME", help="The first event; the log's by default.")
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--until", metavar="POSITION|TIME", help="The last event; the log's by default.")
+    ] = None,
+    users: Annotated[str | None, typer.Option(metavar="ID,...|@FILE", help="Only of these users.")] = None,
+    types: Annotated[str | None, typer.Option(metavar="TYPE,...", help="Only UserCreated, UserUpdated, ...")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Events a second at most.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be sent.")] = False,
+    force_live: Annotated[bool, typer.Option("--force-live", help="Even to the topic that everybody follows.")] = False,
+    operator: OperatorOption = None,
+) -> None:
+    """Send events of the log to a topic: in order, with their ids, and a header `replay` that names this one.
+
+    The same command again goes on where one that was killed has ended. DATABASE_URL and KEK are the projector's.
+
+    Exits with 0 when all were sent; 1 when it was refused or some cannot be read; 2 when something it needs is missing.
+    """
+    from muster.replay import Asked, replay_log  # noqa: PLC0415
+
+    asked = Asked(
+        topic=to_topic,
+        first=first,
+        last=last,
+        users=users,
+        types=types,
+        rate=rate,
+        dry_run=dry_run,
+        force_live=force_live,
+    )
+    replay_log(target_settings("projector"), asked, operator_named(operator))
+
+
 @app.command("consume", rich_help_panel=DEPLOYMENT)
 def consume_topic(
     topic: Annotated[str, typer.Argument(help="The topic.")] = "users.events.v1",

@@ -30,4 +30,4 @@ $$;
 COMMENT ON FUNCTION log.position_at IS 'the last position that was recorded up to a moment; 0 before the first';
 
 REVOKE EXECUTE ON FUNCTION log.position_at FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION log.position_at TO muster_query;
+GRANT EXECUTE ON FUNCTION log.position_at TO muster_query, muster_command, muster_projector;

@@ -1,0 +1,167 @@
+"""`muster replay`: what is asked for, whether it may be, and what is told of it."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from aiokafka.errors import KafkaError
+from psycopg.rows import dict_row
+
+from events import operations
+from events.keyring import WrongKey, open_keyring
+from events.reader import head_position
+from events.recording import Position
+from events.replay import Replay, Replayed, Selection, counted, name_of
+from events.topics import ensure_topic, partition_numbers
+from events.wire import TYPES, time_to_wire
+from muster.failures import CannotRun, Refused
+from muster.progress import on_terminal, say, shown_progress, tell_line
+from runtime import failpoints
+from runtime.database import Connection, Row
+from runtime.settings import Settings
+
+OPERATION: Final = "replay"
+LARGEST: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """As the command line has it: `first` and `last` are positions or moments."""
+
+    topic: str
+    first: str | None
+    last: str | None
+    users: str | None
+    types: str | None
+    rate: float | None
+    dry_run: bool
+    force_live: bool
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What makes it the same replay."""
+        return {"topic": self.topic, "from": self.first, "until": self.last, "users": self.users, "types": self.types}
+
+
+def replay_log(settings: Settings, asked: Asked, operator: str) -> None:
+    """Raises Refused, CannotRun, BadKey and psycopg's errors."""
+    if asked.topic == settings.snapshot_topic:
+        raise Refused(f"{asked.topic} holds current records, no events: replay to a topic of its own")
+    if asked.topic == settings.events_topic and not asked.force_live:
+        raise Refused(
+            f"{asked.topic} is the live topic: everybody who follows it would get these events again. Name another"
+            " topic, or say --force-live"
+        )
+    failpoints.arm(settings.failpoints)
+    try:
+        asyncio.run(_replay(settings, asked, operator))
+    except (KafkaError, OSError) as error:
+        raise CannotRun(f"the broker at {settings.kafka_bootstrap_servers}: {error}") from None
+    except WrongKey as error:
+        raise CannotRun(str(error)) from None
+
+
+async def _replay(settings: Settings, asked: Asked, operator: str) -> None:
+    keyring = open_keyring(settings)
+    connection = await psycopg.AsyncConnection[Row].connect(
+        settings.database_url.get_secret_value(),
+        autocommit=True,
+        row_factory=dict_row,
+        application_name="muster replay",
+    )
+    async with connection:
+        selection = await _selection(connection, asked)
+        counts = await counted(connection, selection)
+        total = sum(counts.values())
+        if asked.dry_run:
+            _tell({"events": total, "types": counts, "until": selection.until, "topic": asked.topic, "dry_run": True})
+            return
+        name = name_of(asked.parameters)
+        await ensure_topic(settings, asked.topic)
+        partitions = len(await partition_numbers(settings.kafka_bootstrap_servers, asked.topic))
+        replay = Replay(
+            settings, keyring, connection, topic=asked.topic, partitions=partitions, name=name, rate=asked.rate
+        )
+        parameters = {**asked.parameters, "rate": asked.rate, "force_live": asked.force_live, "replay": name}
+        began = await operations.begin(connection, operator, OPERATION, parameters)
+        try:
+            with shown_progress("replaying", total) as advanced:
+                done = await replay.run(selection, advanced)
+        except BaseException as error:
+            why = "interrupted" if isinstance(error, asyncio.CancelledError) else str(error)
+            await operations.end(connection, began, "failed", {"why": why})
+            raise
+        result = _result(selection, done, name)
+        await operations.end(connection, began, "done", result)
+        _tell({**result, "topic": asked.topic})
+        if done.unreadable:
+            raise Refused(f"{done.unreadable} events cannot be read and were passed over")
+
+
+def _result(selection: Selection, done: Replayed, name: str) -> dict[str, Any]:
+    return {
+        "replay": name,
+        "sent": done.sent,
+        "sent_before": done.before,
+        "unreadable": done.unreadable,
+        "until": selection.until,
+    }
+
+
+def _tell(result: Mapping[str, Any]) -> None:
+    if on_terminal():
+        say(", ".join(f"{name}: {value}" for name, value in result.items()))
+    else:
+        tell_line(**result)
+
+
+async def _selection(connection: Connection, asked: Asked) -> Selection:
+    head = await head_position(connection)
+    first = await _position(connection, asked.first, "--from", before=True) if asked.first else Position(0)
+    last = await _position(connection, asked.last, "--until", before=False) if asked.last else head
+    return Selection(after=first, until=min(last, head), types=_types(asked.types), users=_users(asked.users))
+
+
+async def _position(connection: Connection, told: str, option: str, *, before: bool) -> Position:
+    """The position of a position or a moment; with `before`, the last one that is not of it any more."""
+    if told.isascii() and told.isdigit():
+        if int(told) > LARGEST:
+            raise CannotRun(f"{option}: there is no position {told}")
+        return Position(max(0, int(told) - (1 if before else 0)))
+    try:
+        moment = datetime.fromisoformat(told)
+    except ValueError:
+        raise CannotRun(f"{option} takes a position, or a moment like 2026-03-01T00:00:00Z") from None
+    if moment.tzinfo is None:
+        raise CannotRun(f"{option}: say the moment's offset too: {told}Z for UTC")
+    moment = moment.astimezone(UTC) - timedelta(microseconds=1 if before else 0)
+    cursor = await connection.execute("SELECT log.position_at(%s::timestamptz) AS position", (time_to_wire(moment),))
+    row = await cursor.fetchone()
+    return Position(row["position"] if row is not None else 0)
+
+
+def _types(told: str | None) -> list[str] | None:
+    if told is None:
+        return None
+    types = [name.strip() for name in told.split(",")]
+    if unknown := [name for name in types if name not in TYPES]:
+        raise CannotRun(f"--types: there is no {', '.join(unknown)}; there are {', '.join(TYPES)}")
+    return types
+
+
+def _users(told: str | None) -> list[UUID] | None:
+    """Ids with commas, or @FILE with one a line."""
+    if told is None:
+        return None
+    try:
+        text = Path(told[1:]).read_text().split() if told.startswith("@") else told.split(",")
+        return [UUID(one.strip()) for one in text]
+    except OSError as error:
+        raise CannotRun(f"--users: {told[1:]}: {error.strerror}") from None
+    except ValueError as error:
+        raise CannotRun(f"--users takes ids with commas, or @FILE with one a line: {error}") from None
