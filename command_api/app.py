@@ -4,8 +4,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from command_api import import_routes
 from command_api.first_admin import FirstAdmin
 from command_api.handling import open_handler
+from command_api.import_routes import STREAMED
 from command_api.purging import purge_expired
 from command_api.refusals import answer_refusals
 from command_api.routes import router
@@ -77,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
             {"name": "identity", "description": "Log in and out"},
         ],
         origins=settings.origins,
+        streamed=STREAMED,
     )
     app.state.settings = settings
     app.state.door = door
@@ -84,6 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.passwords = passwords
     app.state.logins = Logins(settings, Sessions(identity, settings), passwords, digester)
     answer_refusals(app)
+    app.include_router(import_routes.router)
     app.include_router(router)
     app.include_router(login_routes.router)
     app.include_router(session_routes.router)

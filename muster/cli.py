@@ -169,6 +169,28 @@ def operations(
     tell_operations(target_settings(), operator=by, operation=operation, limit=limit, as_json=as_json)
 
 
+@app.command("import", rich_help_panel=DEPLOYMENT)
+def import_file(
+    file: Annotated[Path, typer.Argument(help="users.ndjson (as POST /users takes them, one a line), or users.csv.")],
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Only say what would be refused; write nothing.")] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="Why: kept with each event for ever, in the clear, so it must name nobody.")
+    ] = None,
+    operator: OperatorOption = None,
+) -> None:
+    """Create the users of a file: by the same rules as one at a time, as the same events, in batches.
+
+    A line that is refused is told, and stops no other. The same file again goes on where a run that was killed has
+    ended, within IDEMPOTENCY_TTL. DATABASE_URL, KEK and EMAIL_INDEX_KEY are the command API's.
+
+    Exits with 0 when all are there; 1 when lines were refused; 2 when something it needs is missing.
+    """
+    from muster.importing import import_users  # noqa: PLC0415
+
+    import_users(target_settings(), file, check=check, operator=operator_named(operator), reason=reason)
+
+
 @app.command(rich_help_panel=DEPLOYMENT)
 def replay(
     to_topic: Annotated[str, typer.Option("--to-topic", metavar="TOPIC", help="Made like the live one if missing.")],

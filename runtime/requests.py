@@ -31,9 +31,11 @@ log = logger(__name__)
 class RequestFrame:
     """Outermost ASGI layer, written against the protocol itself since it runs for every request."""
 
-    def __init__(self, app: ASGIApp, *, quiet: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, *, quiet: frozenset[str], streamed: frozenset[str] = frozenset()) -> None:
         self._app = app
         self._quiet = quiet
+        # paths whose bodies are read as they arrive, however long they are
+        self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,7 +57,9 @@ class RequestFrame:
             await send(message)
 
         try:
-            if _announced_length(scope) > MAX_BODY:
+            if scope["path"] in self._streamed:
+                await self._app(scope, receive, send_framed)
+            elif _announced_length(scope) > MAX_BODY:
                 await problem_response(_too_large())(scope, receive, send_framed)
             else:
                 await self._app(scope, _bounded(receive), send_framed)

@@ -16,6 +16,8 @@ EXPOSED = (
     "ETag",
     "Event-Position",
     "Idempotency-Replayed",
+    "Lines-Accepted",
+    "Lines-Refused",
     "Link",
     "Location",
     "Parked-Users",
@@ -38,11 +40,12 @@ def web_app(
     resources: Callable[[], AbstractAsyncContextManager[None]],
     tags: list[dict[str, Any]],
     origins: frozenset[str] = frozenset(),
+    streamed: frozenset[str] = frozenset(),
 ) -> FastAPI:
     """An app with what every process wears: problems, ids, limits, health, metrics and offline /docs.
 
     `resources` is entered before the first request and left after the last one is answered. Pages of `origins` may
-    call it from a browser, with tokens and never with cookies.
+    call it from a browser, with tokens and never with cookies. Bodies to the paths `streamed` may have any length.
     """
 
     @asynccontextmanager
@@ -72,7 +75,7 @@ def web_app(
             expose_headers=EXPOSED,
             max_age=600,
         )
-    app.add_middleware(RequestFrame, quiet=QUIET)
+    app.add_middleware(RequestFrame, quiet=QUIET, streamed=streamed)
     app.include_router(health_routes(readiness))
 
     def openapi() -> dict[str, Any]:

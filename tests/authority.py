@@ -27,6 +27,7 @@ PUBLIC: Final = "public"
 NEEDS: Final[Mapping[str, Mapping[str, str]]] = {
     "command": {
         "POST /users": "users:write",
+        "POST /users/import": "users:write",
         "PUT /users/{id}": "users:write",
         "PATCH /users/{id}": "users:write",
         "DELETE /users/{id}": "users:write",

@@ -15,6 +15,7 @@ from identity.roles import Scope
 
 COMMANDS = {
     ("POST", "/users"): {"users:write"},
+    ("POST", "/users/import"): {"users:write"},
     ("PUT", "/users/{id}"): {"users:write"},
     ("PATCH", "/users/{id}"): {"users:write"},
     ("DELETE", "/users/{id}"): {"users:write"},

@@ -121,6 +121,13 @@ class Stage:
         parameters = PARAMETERS.get(act.route, {}) | (
             {"user_id": str(about.id)} if act.route == "GET /sessions" else {}
         )
+        if act.route == "POST /users/import":
+            line = orjson.dumps(self.body(Act(route="POST /users", needs=act.needs)))
+            headers = {
+                "Content-Type": "application/x-ndjson",
+                **(cast.caller.headers if cast.caller is not None else {}),
+            }
+            return await self.clients[api].post(path, content=line, headers=headers)
         return await self.clients[api].request(
             method,
             path.replace("{id}", str(named)),
