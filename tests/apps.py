@@ -1,7 +1,9 @@
 """The apps in the test's own process, over real Postgres: for what HTTP says, without a server's start."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -21,6 +23,27 @@ async def client_of(app: FastAPI) -> AsyncGenerator[httpx.AsyncClient]:
             transport=transport, base_url="http://muster", headers=authorized(), timeout=30
         ) as client:
             yield client
+
+
+class Caller:
+    """Calls an app from Hypothesis's synchronous world, all on one event loop."""
+
+    def __init__(self, runner: asyncio.Runner, client: httpx.AsyncClient) -> None:
+        self.runner = runner
+        self.client = client
+
+    def call(self, method: str, path: str, **rest: Any) -> httpx.Response:  # noqa: ANN401 - what httpx takes
+        return self.runner.run(self.client.request(method, path, **rest))
+
+
+@contextmanager
+def calling(app: FastAPI) -> Generator[Caller]:
+    with ExitStack() as stack:
+        runner = stack.enter_context(asyncio.Runner())
+        entered = client_of(app)
+        client = runner.run(entered.__aenter__())
+        stack.callback(lambda: runner.run(entered.__aexit__(None, None, None)))
+        yield Caller(runner, client)
 
 
 @pytest.fixture

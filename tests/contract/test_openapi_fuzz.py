@@ -1,22 +1,18 @@
 """Whatever is sent, the answer is the caller's fault or a success, and always of a known shape."""
 
-import asyncio
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any
 from urllib.parse import quote
 
 import httpx
 import orjson
 import pytest
-from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from command_api.app import create_app as create_command_app
 from query_api.app import create_app as create_query_app
 from runtime.problems import MEDIA_TYPE
-from tests.apps import client_of
+from tests.apps import Caller, calling
 from tests.databases import MakeSettings
 from tests.people import ADA_ID
 
@@ -29,34 +25,16 @@ FUZZ = settings(
 )
 
 
-class Caller:
-    """Calls an app from Hypothesis's synchronous world, all on one event loop."""
-
-    def __init__(self, runner: asyncio.Runner, client: httpx.AsyncClient) -> None:
-        self.runner = runner
-        self.client = client
-
-    def call(self, method: str, path: str, **rest: Any) -> httpx.Response:  # noqa: ANN401 - what httpx takes
-        return self.runner.run(self.client.request(method, path, **rest))
-
-
-def calling(app: FastAPI) -> Iterator[Caller]:
-    with ExitStack() as stack:
-        runner = stack.enter_context(asyncio.Runner())
-        entered = client_of(app)
-        client = runner.run(entered.__aenter__())
-        stack.callback(lambda: runner.run(entered.__aexit__(None, None, None)))
-        yield Caller(runner, client)
-
-
 @pytest.fixture
 def commands(make_settings: MakeSettings) -> Iterator[Caller]:
-    yield from calling(create_command_app(make_settings("muster_command")))
+    with calling(create_command_app(make_settings("muster_command"))) as caller:
+        yield caller
 
 
 @pytest.fixture
 def queries(make_settings: MakeSettings) -> Iterator[Caller]:
-    yield from calling(create_query_app(make_settings("muster_query")))
+    with calling(create_query_app(make_settings("muster_query"))) as caller:
+        yield caller
 
 
 TEXTS = st.text(max_size=12) | st.sampled_from(
@@ -122,8 +100,19 @@ QUERY_HEADERS = headers(
     header("Host", b"muster"),
 )
 QUERIES = st.dictionaries(
-    st.sampled_from(["limit", "cursor", "sort", "email", "status", "role", "q"]) | st.text(max_size=5),
-    TEXTS | st.sampled_from(["1", "200", "email", "-created_at", "%", "\\", "_"]),
+    st.sampled_from(["limit", "cursor", "sort", "email", "status", "role", "q", "as_of", "at_position"])
+    | st.text(max_size=5),
+    TEXTS | st.sampled_from(["1", "200", "email", "-created_at", "%", "\\", "_", "2026-03-01T00:00:00Z"]),
+    max_size=4,
+)
+HISTORY_QUERIES = st.dictionaries(
+    st.sampled_from(["from", "to", "order", "limit", "cursor", "after", "types", "user", "actor", "correlation"])
+    | st.sampled_from(["since", "until", "as_of", "at_position", "version"]),
+    TEXTS
+    | st.integers(-(2**70), 2**70).map(str)
+    | st.sampled_from(
+        ["0", "1", "head", "newest", "UserCreated", str(ADA_ID), "2026-03-01T00:00:00Z", "0001-01-01T00Z"]
+    ),
     max_size=4,
 )
 
@@ -176,6 +165,15 @@ def test_no_list_breaks_the_query_api(
     answer = queries.call("GET", "/users", params=parameters, headers=sent)
     stale = any(name == b"Min-Position" for name, _ in sent)
     judge(answer, may_be=(200, 422, 503) if stale else (200, 422))
+
+
+@FUZZ
+@given(path=st.sampled_from(["", "/history", "/diff"]), parameters=HISTORY_QUERIES)
+def test_no_question_about_the_past_breaks_the_query_api(
+    queries: Caller, path: str, parameters: dict[str, str]
+) -> None:
+    judge(queries.call("GET", f"/users/{ADA_ID}{path}", params=parameters), may_be=(404, 422))
+    judge(queries.call("GET", "/events", params=parameters), may_be=(200, 422))
 
 
 @FUZZ
