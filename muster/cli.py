@@ -24,7 +24,6 @@ app = typer.Typer(
     help="Operate Muster. Without settings of its own a command finds the development stack in MUSTER_HOME.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -189,6 +188,17 @@ def import_file(
     from muster.importing import import_users  # noqa: PLC0415
 
     import_users(target_settings(), file, check=check, operator=operator_named(operator), reason=reason)
+
+
+@app.command(rich_help_panel=DEPLOYMENT)
+def doctor(*, as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
+    """Check settings, keys, database, clocks, log, broker and topics, and say how to mend what is wrong.
+
+    With the command API's environment, else the running development stack. Exits with 0 when nothing fails, else 1.
+    """
+    from muster.doctor import examine  # noqa: PLC0415
+
+    examine(as_json=as_json)
 
 
 @app.command(rich_help_panel=DEPLOYMENT)

@@ -1,0 +1,215 @@
+"""`muster doctor`: looks at everything that a deployment needs, and says of each failure how to mend it."""
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import orjson
+import psycopg
+from aiokafka.errors import KafkaError
+from rich.console import Console
+
+from events.keyring import BadKey, Kek, read_key
+from events.topics import admin_client
+from muster.failures import CannotRun, Refused
+from muster.kek import check_kek
+from muster.target import on_database, target_settings
+from runtime.database import Connection
+from runtime.failures import OutcomeUnknown, Unavailable
+from runtime.settings import BadSettings, Settings
+
+State = Literal["ok", "warning", "failed"]
+
+# seconds that two clocks may differ: tokens are taken with up to five of them
+CLOCK_NOTICED, CLOCK_WRONG = 1.0, 5.0
+BROKER_WITHIN: Final = 15.0
+NO_ERROR: Final = 0
+OLDEST_SERVER: Final = 14
+
+SERVER: Final = """
+SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int / 10000 AS major,
+    current_user AS login, current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS commits,
+    to_regclass('log.events') IS NOT NULL AS begun,
+    to_regprocedure('log.position_at(timestamptz)') IS NOT NULL AS migrated
+"""
+CLOCK: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision AS now"
+LOG: Final = """
+SELECT h.position, h.recorded_at > clock_timestamp() + interval '1 second' AS ahead,
+    (SELECT p.partitions FROM log.partitioning p) AS partitions, (SELECT count(*) FROM log.parked) AS parked
+FROM log.head h
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at; `remedy` says what to do about what is not ok."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str | None = None
+
+
+def examine(*, as_json: bool) -> None:
+    """Look at everything and tell it. Raises Refused when something is to be mended."""
+    checks = asyncio.run(_all())
+    if as_json:
+        print(orjson.dumps({"checks": [asdict(check) for check in checks]}).decode())
+    else:
+        _draw(checks)
+    if failed := [check.name for check in checks if check.state == "failed"]:
+        raise Refused(f"to be mended: {', '.join(failed)}")
+
+
+async def _all() -> list[Check]:
+    try:
+        settings = target_settings()
+    except (BadSettings, CannotRun) as error:
+        remedy = "set what it names (.env.example has every variable), or start the development stack: make run"
+        return [Check(name="settings", state="failed", found=" ".join(str(error).split()), remedy=remedy)]
+    checks = [Check(name="settings", state="ok", found=f"MUSTER_MODE is {settings.muster_mode}"), *_keys(settings)]
+    return [*checks, *[check async for check in _database(settings)], *[check async for check in _broker(settings)]]
+
+
+def _keys(settings: Settings) -> Iterator[Check]:
+    production = settings.muster_mode == "production"
+    for variable, key in (("KEK", settings.kek), ("EMAIL_INDEX_KEY", settings.email_index_key)):
+        try:
+            read_key(key, variable=variable, production=production)
+        except BadKey as error:
+            found, _, remedy = str(error).partition(": ")
+            yield Check(name=variable, state="failed", found=found, remedy=remedy)
+            continue
+        file = os.environ.get(f"{variable}_FILE")
+        if file is not None and Path(file).stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            remedy = f"chmod 600 {file}"
+            yield Check(name=variable, state="warning", found=f"{file} can be read by others", remedy=remedy)
+        else:
+            yield Check(name=variable, state="ok", found="a key of 32 bytes")
+
+
+async def _database(settings: Settings) -> AsyncIterator[Check]:
+    try:
+        rows = await on_database(settings, _look)
+    except (Unavailable, OutcomeUnknown, psycopg.Error) as error:
+        remedy = "start PostgreSQL, and see that DATABASE_URL names its host, port, database, login and password"
+        yield Check(name="database", state="failed", found=" ".join(str(error).split()), remedy=remedy)
+        return
+    server, difference = rows
+    yield _server(server)
+    yield _clock(difference)
+    if not server["migrated"]:
+        found = "the schema is an older version's" if server["begun"] else "the database has no schema of Muster's"
+        yield Check(name="schema", state="failed", found=found, remedy="run `muster migrate` as the database's owner")
+        return
+    yield Check(name="schema", state="ok", found="of this version")
+    if (server["fsync"], server["commits"]) != ("on", "on") and settings.muster_mode == "production":
+        found = f"fsync is {server['fsync']}, synchronous_commit is {server['commits']}"
+        remedy = "set both to on: what was acknowledged would be lost with the server's power"
+        yield Check(name="durability", state="failed", found=found, remedy=remedy)
+    else:
+        yield Check(name="durability", state="ok", found="what is acknowledged is on disk")
+    try:
+        yield await on_database(settings, lambda connection: _log(connection, settings))
+    except psycopg.errors.InsufficientPrivilege:
+        found = f"{server['login']} may not read it"
+        yield Check(name="log", state="failed", found=found, remedy="set DATABASE_URL to the command API's login")
+    except (Unavailable, OutcomeUnknown, psycopg.Error) as error:
+        yield Check(name="log", state="failed", found=" ".join(str(error).split()), remedy="see the server's log")
+
+
+async def _look(connection: Connection) -> tuple[dict[str, Any], float]:
+    server = (await (await connection.execute(SERVER)).fetchall())[0]
+    asked = time.time()
+    now: float = (await (await connection.execute(CLOCK)).fetchall())[0]["now"]
+    return server, now - (asked + time.time()) / 2
+
+
+def _server(server: dict[str, Any]) -> Check:
+    found = f"PostgreSQL {server['version']}, as {server['login']}"
+    if server["major"] < OLDEST_SERVER:
+        return Check(name="database", state="failed", found=found, remedy=f"use PostgreSQL {OLDEST_SERVER} or newer")
+    return Check(name="database", state="ok", found=found)
+
+
+def _clock(difference: float) -> Check:
+    found = f"the database's differs by {abs(difference):.1f} s from this machine's"
+    if abs(difference) < CLOCK_NOTICED:
+        return Check(name="clocks", state="ok", found=found)
+    state: State = "failed" if abs(difference) >= CLOCK_WRONG else "warning"
+    return Check(
+        name="clocks", state=state, found=found, remedy="run an NTP client on both (chrony, systemd-timesyncd)"
+    )
+
+
+async def _log(connection: Connection, settings: Settings) -> Check:
+    row = (await (await connection.execute(LOG)).fetchall())[0]
+    if settings.kek is not None:
+        kek = Kek(read_key(settings.kek, variable="KEK", production=False))
+        try:
+            await check_kek(connection, kek)
+        except CannotRun as error:
+            found, _, remedy = str(error).partition(": ")
+            return Check(name="log", state="failed", found=found, remedy=remedy)
+    if row["partitions"] not in {None, settings.topic_partitions}:
+        found = f"it was begun with {row['partitions']} partitions, TOPIC_PARTITIONS is {settings.topic_partitions}"
+        return Check(name="log", state="failed", found=found, remedy=f"set TOPIC_PARTITIONS to {row['partitions']}")
+    if row["ahead"]:
+        found = f"its last event, at position {row['position']}, is from a time that is still to come"
+        remedy = "set the database server's clock: events keep that time until it has come"
+        return Check(name="log", state="warning", found=found, remedy=remedy)
+    if row["parked"]:
+        found = f"position {row['position']}; the relay holds back {row['parked']} users"
+        return Check(name="log", state="warning", found=found, remedy="see `muster parked list`")
+    return Check(name="log", state="ok", found=f"position {row['position']}")
+
+
+async def _broker(settings: Settings) -> AsyncIterator[Check]:
+    servers = settings.kafka_bootstrap_servers
+    try:
+        async with asyncio.timeout(BROKER_WITHIN), admin_client(servers) as admin:
+            names = set(await admin.list_topics())
+            wanted = [settings.events_topic, settings.snapshot_topic]
+            described = await admin.describe_topics([name for name in wanted if name in names])
+    except (KafkaError, OSError, TimeoutError) as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        remedy = "start Kafka, and see that KAFKA_BOOTSTRAP_SERVERS names it as this machine can reach it"
+        yield Check(name="broker", state="failed", found=f"{servers}: {told}", remedy=remedy)
+        return
+    yield Check(name="broker", state="ok", found=servers)
+    for name in wanted:
+        found = next((topic for topic in described if topic["topic"] == name), None)
+        yield _topic(name, found, settings)
+
+
+def _topic(name: str, found: dict[str, Any] | None, settings: Settings) -> Check:
+    if found is None:
+        return Check(name=name, state="warning", found="is not there", remedy="a relay makes it: start a command API")
+    if found["error_code"] != NO_ERROR:
+        return Check(name=name, state="failed", found=f"error {found['error_code']}", remedy="see the broker's log")
+    partitions = found["partitions"]
+    if len(partitions) != settings.topic_partitions:
+        told = f"has {len(partitions)} partitions, TOPIC_PARTITIONS is {settings.topic_partitions}"
+        return Check(name=name, state="failed", found=told, remedy=f"set TOPIC_PARTITIONS to {len(partitions)}")
+    replicas = min(len(partition["replicas"]) for partition in partitions)
+    told = f"{len(partitions)} partitions, {replicas} copies of each"
+    if replicas == 1 and settings.muster_mode == "production":
+        remedy = "set TOPIC_REPLICATION to 3 before the topic is made, or add replicas with Kafka's own tools"
+        return Check(name=name, state="warning", found=told, remedy=remedy)
+    return Check(name=name, state="ok", found=told)
+
+
+def _draw(checks: list[Check]) -> None:
+    # what is found is not ours to read colours from
+    console = Console(highlight=False)
+    colours = {"ok": "green", "warning": "yellow", "failed": "red"}
+    for check in checks:
+        console.print(f"{check.state:8}", style=colours[check.state], end="", markup=False)
+        console.print(f" {check.name}: {check.found}", soft_wrap=True, markup=False)
+        if check.remedy is not None:
+            console.print(f"         -> {check.remedy}", soft_wrap=True, markup=False)
