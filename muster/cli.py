@@ -1,6 +1,7 @@
 import asyncio
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,12 @@ from runtime.settings import BadSettings
 
 STACK = "The development stack"
 DEPLOYMENT = "Any deployment"
+
+
+class ExportFormat(StrEnum):
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
 
 app = typer.Typer(
     help="Operate Muster. Without settings of its own a command finds the development stack in MUSTER_HOME.",
@@ -188,6 +195,55 @@ def import_file(
     from muster.importing import import_users  # noqa: PLC0415
 
     import_users(target_settings(), file, check=check, operator=operator_named(operator), reason=reason)
+
+
+@app.command(rich_help_panel=DEPLOYMENT)
+def export(
+    folder: Annotated[Path, typer.Argument(help="An empty one, or one to make.")],
+    *,
+    kind: Annotated[ExportFormat, typer.Option("--format", help="What other tools read.")] = ExportFormat.JSONL,
+    since: Annotated[
+        str | None, typer.Option(metavar="POSITION|TIME", help="The first event; the log's by default.")
+    ] = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", metavar="POSITION|TIME", help="The last event; the log's by default.")
+    ] = None,
+    opened: Annotated[
+        bool, typer.Option("--opened", help="With personal data in the clear; Parquet is always so.")
+    ] = False,
+    operator: OperatorOption = None,
+) -> None:
+    """Write the log, as it is at this moment, to files with a manifest: JSON lines as stored, or opened for reading.
+
+    As stored, what is personal stays sealed, and `muster import-log` makes it a log again. DATABASE_URL, and KEK for
+    what is to be opened, are the projector's.
+    """
+    from muster.exporting import Asked, export_log  # noqa: PLC0415
+
+    asked = Asked(
+        folder=folder,
+        format=kind.value,
+        since=since,
+        as_of=as_of,
+        opened=opened or kind is ExportFormat.PARQUET,
+    )
+    export_log(target_settings("projector"), asked, operator_named(operator))
+
+
+@app.command("import-log", rich_help_panel=DEPLOYMENT)
+def import_exported_log(
+    folder: Annotated[Path, typer.Argument(help="What `muster export` wrote.")],
+    *,
+    operator: OperatorOption = None,
+) -> None:
+    """Restore an export into an empty database: all of it, or nothing.
+
+    DATABASE_URL is the owner's, as for `muster migrate`; KEK and EMAIL_INDEX_KEY those that the log was written with.
+    Passwords are in no log: users need new ones. Then make the read model: `muster rebuild users`.
+    """
+    from muster.log_import import import_log  # noqa: PLC0415
+
+    import_log(target_settings(), folder, operator_named(operator))
 
 
 @app.command(rich_help_panel=DEPLOYMENT)

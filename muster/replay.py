@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -18,15 +17,15 @@ from events.reader import head_position
 from events.recording import Position
 from events.replay import Replay, Replayed, Selection, counted, name_of
 from events.topics import ensure_topic, partition_numbers
-from events.wire import TYPES, time_to_wire
+from events.wire import TYPES
 from muster.failures import CannotRun, Refused
+from muster.moments import position_told
 from muster.progress import on_terminal, say, shown_progress, tell_line
 from runtime import failpoints
 from runtime.database import Connection, Row
 from runtime.settings import Settings
 
 OPERATION: Final = "replay"
-LARGEST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,27 +121,9 @@ def _tell(result: Mapping[str, Any]) -> None:
 
 async def _selection(connection: Connection, asked: Asked) -> Selection:
     head = await head_position(connection)
-    first = await _position(connection, asked.first, "--from", before=True) if asked.first else Position(0)
-    last = await _position(connection, asked.last, "--until", before=False) if asked.last else head
+    first = await position_told(connection, asked.first, "--from", before=True) if asked.first else Position(0)
+    last = await position_told(connection, asked.last, "--until", before=False) if asked.last else head
     return Selection(after=first, until=min(last, head), types=_types(asked.types), users=_users(asked.users))
-
-
-async def _position(connection: Connection, told: str, option: str, *, before: bool) -> Position:
-    """The position of a position or a moment; with `before`, the last one that is not of it any more."""
-    if told.isascii() and told.isdigit():
-        if int(told) > LARGEST:
-            raise CannotRun(f"{option}: there is no position {told}")
-        return Position(max(0, int(told) - (1 if before else 0)))
-    try:
-        moment = datetime.fromisoformat(told)
-    except ValueError:
-        raise CannotRun(f"{option} takes a position, or a moment like 2026-03-01T00:00:00Z") from None
-    if moment.tzinfo is None:
-        raise CannotRun(f"{option}: say the moment's offset too: {told}Z for UTC")
-    moment = moment.astimezone(UTC) - timedelta(microseconds=1 if before else 0)
-    cursor = await connection.execute("SELECT log.position_at(%s::timestamptz) AS position", (time_to_wire(moment),))
-    row = await cursor.fetchone()
-    return Position(row["position"] if row is not None else 0)
 
 
 def _types(told: str | None) -> list[str] | None:

@@ -6,7 +6,7 @@ import httpx
 import psycopg
 
 from tests.calls import create
-from tests.tokens import ADMIN_ID
+from tests.tokens import ADMIN_ID, authorized
 
 Owner = psycopg.Connection[dict[str, Any]]
 
@@ -79,7 +79,9 @@ async def test_positions_count_up_without_a_gap(commands: httpx.AsyncClient, own
 
 
 async def test_the_callers_ids_and_reason_are_kept_with_the_event(commands: httpx.AsyncClient, owner: Owner) -> None:
+    session = str(UUID(int=7))
     sent = {
+        **authorized(sid=session),
         "X-Request-Id": "request-7",
         "X-Correlation-Id": "correlation-7",
         "X-Causation-Id": "causation-7",
@@ -96,7 +98,7 @@ async def test_the_callers_ids_and_reason_are_kept_with_the_event(commands: http
     assert owner.execute("SELECT metadata FROM log.events").fetchall() == [
         {
             "metadata": {
-                "actor": {"subject": str(ADMIN_ID), "kind": "user"},
+                "actor": {"subject": str(ADMIN_ID), "kind": "user", "session": session},
                 "request_id": "request-7",
                 "correlation_id": "correlation-7",
                 "causation_id": "causation-7",

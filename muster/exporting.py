@@ -1,0 +1,329 @@
+"""`muster export`: the log, or a stretch of it, as files that other tools read; streamed, whatever its length."""
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, LiteralString, Protocol
+
+import orjson
+import psycopg
+from psycopg import errors
+from psycopg.rows import dict_row
+
+from events import operations
+from events.histories import entry_of
+from events.keyring import Keyring, WrongKey, open_keyring
+from events.reader import CARRIED, COLUMNS, head_position
+from events.recording import Position
+from events.wire import changes_to_wire, time_to_wire, user_to_wire
+from muster.failures import CannotRun, Refused
+from muster.moments import position_told
+from muster.progress import on_terminal, say, shown_progress, tell_line
+from runtime.database import Connection, Row
+from runtime.settings import Settings
+
+OPERATION: Final = "export"
+FORMAT: Final = "muster-export/1"
+MANIFEST: Final = "manifest.json"
+# events of a file, and of what is held in memory
+FILE_EVENTS: Final = 100_000
+BATCH: Final = 2_000
+
+EVENTS: Final = f"""
+SELECT {COLUMNS}, (SELECT k.kek_id FROM log.user_keys k WHERE k.user_id = e.user_id) AS kek_id, NOT {CARRIED} AS discarded
+FROM log.events e WHERE e.position > %s AND e.position <= %s ORDER BY e.position
+"""  # noqa: S608, E501 - constants
+KEYS: Final = """
+SELECT k.user_id, k.wrapped, k.kek_id, k.erased_at FROM log.user_keys k
+WHERE EXISTS (SELECT 1 FROM log.events e WHERE e.user_id = k.user_id AND e.position > %s AND e.position <= %s)
+ORDER BY k.user_id
+"""
+DISCARDED: Final = """
+SELECT position, user_id, version, operator, reason, discarded_at FROM log.discarded
+WHERE position > %s AND position <= %s ORDER BY position
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """`since` and `as_of` are positions or moments, both included. `opened`: what is sealed is written in the clear.
+
+    `format` is jsonl or parquet; the latter is always opened.
+    """
+
+    folder: Path
+    format: str
+    since: str | None
+    as_of: str | None
+    opened: bool
+
+
+class Sink(Protocol):
+    """A file that rows are written to."""
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class File:
+    """What the manifest says of a file."""
+
+    name: str
+    rows: int = 0
+    first: int | None = None
+    last: int | None = None
+    bytes: int = 0
+    sha256: str = ""
+
+    def document(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("name", "rows", "first", "last", "bytes", "sha256")}
+
+
+@dataclass(slots=True, kw_only=True)
+class Written:
+    files: list[File] = field(default_factory=list[File])
+    events: int = 0
+    unreadable: int = 0
+    first: int | None = None
+    last: int | None = None
+
+
+def export_log(settings: Settings, asked: Asked, operator: str) -> None:
+    """Raises Refused, CannotRun, BadKey and psycopg's errors."""
+    try:
+        asked.folder.mkdir(parents=True, exist_ok=True)
+        if any(asked.folder.iterdir()):
+            raise Refused(f"{asked.folder} is not empty: an export has a folder of its own")
+        asyncio.run(_export(settings, asked, operator))
+    except OSError as error:
+        raise CannotRun(f"{asked.folder}: {error.strerror or error}") from None
+    except WrongKey as error:
+        raise CannotRun(str(error)) from None
+    except errors.InsufficientPrivilege:
+        raise CannotRun("the login of DATABASE_URL may not read the log's keys: give the projector's") from None
+
+
+async def _export(settings: Settings, asked: Asked, operator: str) -> None:
+    keyring = open_keyring(settings) if asked.opened else None
+    async with await _connected(settings) as connection, await _connected(settings) as recording:
+        # everything is read as of one moment, however long that takes
+        await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        head = await head_position(connection)
+        first = await position_told(connection, asked.since, "--since", before=True) if asked.since else Position(0)
+        last = await position_told(connection, asked.as_of, "--as-of", before=False) if asked.as_of else head
+        last = min(last, head)
+        parameters = {
+            "folder": str(asked.folder),
+            "format": asked.format,
+            "since": asked.since,
+            "as_of": asked.as_of,
+            "opened": asked.opened,
+        }
+        began = await operations.begin(recording, operator, OPERATION, parameters)
+        try:
+            written = Written()
+            with shown_progress("exporting", max(0, last - first)) as advanced:
+                await _write_events(connection, keyring, asked, written, (first, last), advanced)
+            if keyring is None:
+                await _write_rest(connection, asked.folder, written, (first, last))
+            _write_manifest(asked, written)
+        except BaseException as error:
+            why = "interrupted" if isinstance(error, asyncio.CancelledError) else type(error).__name__
+            with suppress(psycopg.Error):
+                await operations.end(recording, began, "failed", {"why": why})
+            raise
+        result = {
+            "events": written.events,
+            "first": written.first,
+            "last": written.last,
+            "unreadable": written.unreadable,
+        }
+        await operations.end(recording, began, "done", result)
+    _tell({**result, "files": len(written.files), "manifest": str(asked.folder / MANIFEST)})
+
+
+async def _connected(settings: Settings) -> Connection:
+    return await psycopg.AsyncConnection[Row].connect(
+        settings.database_url.get_secret_value(),
+        autocommit=True,
+        row_factory=dict_row,
+        application_name="muster export",
+    )
+
+
+async def _write_events(
+    connection: Connection,
+    keyring: Keyring | None,
+    asked: Asked,
+    written: Written,
+    stretch: tuple[Position, Position],
+    advanced: Callable[[int], None],
+) -> None:
+    sink: Sink | None = None
+    file = File(name="")
+    async for rows in _batches(connection, EVENTS, stretch):
+        if sink is None:
+            file = File(name=f"events-{len(written.files) + 1:05}.{asked.format}", first=rows[0]["position"])
+            written.files.append(file)
+            sink = _sink(asked.folder / file.name, asked)
+        if keyring is None:
+            sink.write([_sealed(row) for row in rows])
+        else:
+            found = [_opened(row, keyring) for row in rows]
+            written.unreadable += sum(row["unreadable"] is not None for row in found)
+            sink.write(found)
+        file.rows += len(rows)
+        file.last = rows[-1]["position"]
+        written.events += len(rows)
+        written.first = rows[0]["position"] if written.first is None else written.first
+        written.last = rows[-1]["position"]
+        advanced(written.events)
+        if file.rows >= FILE_EVENTS:
+            sink.close()
+            sink = None
+    if sink is not None:
+        sink.close()
+
+
+async def _write_rest(
+    connection: Connection, folder: Path, written: Written, stretch: tuple[Position, Position]
+) -> None:
+    """What a log needs beside its events to be whole again."""
+    parts: tuple[tuple[str, LiteralString, Callable[[Row], dict[str, Any]]], ...] = (
+        ("keys", KEYS, _key),
+        ("discarded", DISCARDED, _discarded),
+    )
+    for name, query, document in parts:
+        file = File(name=f"{name}.jsonl")
+        written.files.append(file)
+        sink = JsonLines(folder / file.name)
+        async for rows in _batches(connection, query, stretch):
+            sink.write([document(row) for row in rows])
+            file.rows += len(rows)
+        sink.close()
+
+
+async def _batches(
+    connection: Connection,
+    query: LiteralString,
+    stretch: tuple[Position, Position],
+) -> AsyncIterator[list[Row]]:
+    async with connection.cursor(name="export") as cursor:
+        await cursor.execute(query, stretch)
+        while rows := await cursor.fetchmany(BATCH):
+            yield rows
+
+
+def _write_manifest(asked: Asked, written: Written) -> None:
+    """The last of all files, at once: a folder without one is no export."""
+    for file in written.files:
+        path = asked.folder / file.name
+        with path.open("rb") as opened:
+            file.sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        file.bytes = path.stat().st_size
+    document = {
+        "format": FORMAT,
+        "contents": "events" if asked.opened else "log",
+        "made_at": time_to_wire(datetime.now(UTC)),
+        "since": asked.since,
+        "as_of": asked.as_of,
+        "events": written.events,
+        "first": written.first,
+        "last": written.last,
+        "unreadable": written.unreadable,
+        "files": [file.document() for file in written.files],
+    }
+    made = asked.folder / f".{MANIFEST}"
+    made.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    made.replace(asked.folder / MANIFEST)
+
+
+def _sealed(row: Row) -> dict[str, Any]:
+    """An event as it is stored: what is personal in it stays sealed."""
+    return {
+        "position": row["position"],
+        "recorded_at": time_to_wire(row["recorded_at"]),
+        "user_id": str(row["user_id"]),
+        "version": row["version"],
+        "type": row["type"],
+        "schema": row["schema"],
+        "event_id": str(row["event_id"]),
+        "data": row["data"],
+        "sealed": base64.b64encode(row["sealed"]).decode(),
+        "metadata": row["metadata"],
+    }
+
+
+def _key(row: Row) -> dict[str, Any]:
+    return {
+        "user_id": str(row["user_id"]),
+        "wrapped": None if row["wrapped"] is None else base64.b64encode(row["wrapped"]).decode(),
+        "kek_id": row["kek_id"],
+        "erased_at": None if row["erased_at"] is None else time_to_wire(row["erased_at"]),
+    }
+
+
+def _discarded(row: Row) -> dict[str, Any]:
+    return {**row, "user_id": str(row["user_id"]), "discarded_at": time_to_wire(row["discarded_at"])}
+
+
+def _opened(row: Row, keyring: Keyring) -> dict[str, Any]:
+    """An event in the clear, a column for each part. Raises WrongKey."""
+    entry = entry_of(row, keyring)
+    actor: Mapping[str, Any] = entry.metadata.get("actor") or {}
+    found: dict[str, Any] = {
+        "position": entry.position,
+        "recorded_at": entry.recorded_at.astimezone(UTC),
+        "event_id": str(entry.event_id),
+        "type": entry.type_name,
+        "user_id": str(entry.user_id),
+        "version": entry.version,
+        "actor_subject": actor.get("subject"),
+        "actor_kind": actor.get("kind"),
+        "actor_session": actor.get("session"),
+        **{name: entry.metadata.get(name) for name in ("reason", "request_id", "correlation_id", "causation_id")},
+        "unreadable": entry.reason,
+    }
+    user = user_to_wire(entry.recorded.event.user) if entry.recorded is not None else {}
+    for name in ("email", "display_name", "status", "roles"):
+        found[name] = user.get(name)
+    for name in ("created_at", "updated_at", "password_changed_at", "deleted_at"):
+        found[name] = datetime.fromisoformat(user[name]) if user.get(name) is not None else None
+    found["attributes"] = orjson.dumps(user["attributes"]).decode() if user else None
+    changes = changes_to_wire(entry.recorded.event.changes) if entry.recorded is not None else None
+    found["changes"] = None if changes is None else orjson.dumps(changes).decode()
+    return found
+
+
+def _sink(path: Path, asked: Asked) -> Sink:
+    if asked.format == "parquet":
+        # what it alone needs: it takes a second to load
+        from muster.parquet import Parquet  # noqa: PLC0415
+
+        return Parquet(path)
+    return JsonLines(path)
+
+
+class JsonLines:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self._file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _tell(result: Mapping[str, Any]) -> None:
+    if on_terminal():
+        say(", ".join(f"{name}: {value}" for name, value in result.items()))
+    else:
+        tell_line(**result)
