@@ -79,7 +79,9 @@ async def import_users(
     _media_type(http)
     if key is not None and len(key) > LONGEST_KEY:
         fault = Fault(
-            detail=f"must have at most {LONGEST_KEY} characters", code="too_long", parameter="Idempotency-Key"
+            detail=f"must have at most {LONGEST_KEY} characters",
+            code="malformed_idempotency_key",
+            parameter="Idempotency-Key",
         )
         raise Problem(400, "malformed_idempotency_key", "The Idempotency-Key cannot be used.", faults=[fault])
     correlation = current.get()

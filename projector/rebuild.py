@@ -171,7 +171,7 @@ class Rebuild:
         pause = SHORTEST_PAUSE
         while True:
             try:
-                build = await swap(self._connection, build, self._up_to)
+                build = await swap(self._connection, build, self._up_to, partitions=self._partitions)
             except InUse:
                 # what it remembers of that transaction was rolled back
                 self._settling = Settling(self._keyring, partitions=self._partitions)

@@ -34,8 +34,7 @@ UPDATE read_model.progress SET position = %(position)s, moved_at = clock_timesta
 """
 BEGUN: Final = """
 INSERT INTO read_model.progress (partition, next_offset, position)
-SELECT n.partition, -1, %s FROM log.partitioning p CROSS JOIN generate_series(0, p.partitions - 1) AS n (partition)
-ON CONFLICT DO NOTHING
+SELECT n.partition, -1, %s FROM generate_series(0, %s - 1) AS n (partition) ON CONFLICT DO NOTHING
 """
 REPLACED: Final = "UPDATE read_model.builds SET state = 'replaced', ended_at = now() WHERE state = 'live'"
 LIVE: Final = """
@@ -54,7 +53,7 @@ class InUse(Exception):
     """Somebody has held the live table for longer than the swap is to keep others waiting. Nothing was done."""
 
 
-async def swap(connection: Connection, build: Build, catch_up: CatchUp) -> Build:
+async def swap(connection: Connection, build: Build, catch_up: CatchUp, *, partitions: int) -> Build:
     """Bring the table up to the head and put it in the live one's place. Raises NotWhole and InUse.
 
     `catch_up` is to apply all that the log has, within this transaction: no projector moves meanwhile. Writers do, and
@@ -75,7 +74,7 @@ async def swap(connection: Connection, build: Build, catch_up: CatchUp) -> Build
             for query in (PARKED_EARLIER, PARKED_ALREADY, PARKED):
                 await connection.execute(query, (build.id,))
             await connection.execute(MOVED, {"position": build.position})
-            await connection.execute(BEGUN, (build.position,))
+            await connection.execute(BEGUN, (build.position, partitions))
             await connection.execute(REPLACED)
             await connection.execute(LIVE, (SHAPE, build.id))
             failpoint("rebuild.swapping")

@@ -95,7 +95,7 @@ async def test_a_log_that_was_exported_is_restored_and_verifies(
     projector = as_role(empty, "muster_projector")
     assert (await muster("rebuild", "users", "--workers", "1", DATABASE_URL=projector)).status == 0
     verified = await muster("verify", "model", "--no-topics", DATABASE_URL=projector)
-    assert (verified.status, json.loads(verified.stdout.splitlines()[-1])["events"]) == (0, 65), verified.stdout
+    assert last_line(verified)["events"] == 65
     with psycopg.Connection[dict[str, Any]].connect(empty, row_factory=dict_row) as connection:
         for query in (LOG, "SELECT * FROM log.user_keys ORDER BY user_id", "SELECT * FROM log.discarded"):
             assert connection.execute(query.encode()).fetchall() == peopled.owner.execute(query.encode()).fetchall()

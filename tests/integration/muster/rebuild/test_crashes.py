@@ -134,7 +134,7 @@ async def test_what_is_not_whole_is_never_swapped_in(
     owner.execute(without)
 
     with pytest.raises(NotWhole, match=why):
-        await swap(connection, built, catch_up)
+        await swap(connection, built, catch_up, partitions=3)
     assert owner.execute("SELECT 'read_model.users'::regclass::oid AS oid").fetchall() == made
 
 
@@ -147,9 +147,9 @@ async def test_what_is_behind_the_head_is_never_swapped_in(
         return build
 
     with pytest.raises(NotWhole, match="position 200, before 201"):
-        await swap(connection, built, stay)
+        await swap(connection, built, stay, partitions=3)
 
-    assert (await swap(connection, built, catch_up)).position == Position(201)
+    assert (await swap(connection, built, catch_up, partitions=3)).position == Position(201)
     assert rows_of(peopled.owner)[peopled.users[900].id]["version"] == 1
 
 
@@ -161,7 +161,7 @@ async def test_what_is_written_during_the_swap_is_left_to_the_projectors(
         peopled.create([900])
         return build
 
-    assert (await swap(connection, built, overtaken)).position == Position(200)
+    assert (await swap(connection, built, overtaken, partitions=3)).position == Position(200)
     assert peopled.users[900].id not in rows_of(peopled.owner)
 
 
