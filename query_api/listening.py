@@ -1,7 +1,8 @@
 """Server-Sent Events (HTML Living Standard, section 9.2): the log as it goes on, for many listeners at once."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Final
 
 import orjson
@@ -128,7 +129,7 @@ def _place(position: Position) -> bytes:
 class _CutOffWhenSlow(StreamingResponse):
     """Ends for a listener who takes nothing for too long: what waits for them is no more than a piece."""
 
-    def __init__(self, pieces: AsyncIterable[bytes], headers: Mapping[str, str], slow_after: float) -> None:
+    def __init__(self, pieces: AsyncGenerator[bytes], headers: Mapping[str, str], slow_after: float) -> None:
         super().__init__(pieces, headers=headers, media_type="text/event-stream")
         self._pieces = pieces
         self._slow_after = slow_after
@@ -136,9 +137,10 @@ class _CutOffWhenSlow(StreamingResponse):
     async def stream_response(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
-            async for piece in self._pieces:
-                async with asyncio.timeout(self._slow_after):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            async with aclosing(self._pieces) as pieces:
+                async for piece in pieces:
+                    async with asyncio.timeout(self._slow_after):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
         except TimeoutError:
             log.info("a listener was cut off: it takes nothing")
             return

@@ -115,6 +115,10 @@ class Tail:
                 log.warning("the tail of the log was not read", error=str(error))
                 await asyncio.sleep(RETRY)
                 continue
+            except Exception:  # a fault of this code: it is tried again, and seen
+                log.exception("the tail of the log was not read")
+                await asyncio.sleep(RETRY)
+                continue
             if feed.through > self._end:
                 self._keep(feed.entries, feed.through)
             if feed.through >= feed.head:

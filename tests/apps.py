@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from command_api.app import create_app as create_command_app
 from query_api.app import create_app as create_query_app
 from tests.databases import MakeSettings
+from tests.plain_http import PLAIN
 from tests.tokens import authorized
 
 
@@ -20,7 +21,12 @@ async def client_of(app: FastAPI) -> AsyncGenerator[httpx.AsyncClient]:
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(
-            transport=transport, base_url="http://muster", headers=authorized(), timeout=30
+            transport=transport,
+            base_url="http://muster",
+            headers=authorized(),
+            timeout=30,
+            verify=PLAIN,
+            trust_env=False,
         ) as client:
             yield client
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from events.keyring import Digester
 from identity.sessions import hash_of
 from runtime.ids import new_id
+from tests.plain_http import PLAIN
 from tests.tokens import EMAIL_INDEX_KEY
 from tests.waiting import aeventually
 
@@ -26,6 +27,8 @@ def visitor(app: FastAPI, address: str = "10.0.0.1", *, token: str | None = None
         base_url="https://muster",
         headers={} if token is None else {"Authorization": f"Bearer {token}"},
         timeout=30,
+        verify=PLAIN,
+        trust_env=False,
     )
 
 

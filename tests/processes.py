@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from muster.embedded.ports import free_port
 from runtime.settings import Settings
 from tests.databases import MakeSettings
+from tests.plain_http import PLAIN
 from tests.tokens import authorized
 from tests.waiting import eventually
 
@@ -32,13 +33,13 @@ class Process:
     log: Path
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers=authorized(), timeout=30)
+        return httpx.Client(base_url=self.url, headers=authorized(), timeout=30, verify=PLAIN, trust_env=False)
 
     def ready(self) -> bool:
         if self.popen.poll() is not None:
             raise AssertionError(f"{self.name} ended with {self.popen.returncode}:\n{self.log.read_text()[-4000:]}")
         try:
-            return httpx.get(f"{self.url}/readyz").is_success
+            return httpx.get(f"{self.url}/readyz", verify=PLAIN, trust_env=False).is_success
         except httpx.TransportError:
             return False
 

@@ -16,6 +16,7 @@ import pytest
 from psycopg import sql
 
 from tests.databases import MakeSettings, database_named
+from tests.plain_http import PLAIN
 from tests.processes import ROOT, Process, StartProcess, environment_of
 from tests.waiting import eventually
 
@@ -48,7 +49,7 @@ def changed(tmp_path: Path) -> Path:
 def wrong(process: Process) -> str:
     """What a process says of itself when it is not ready."""
     try:
-        answer = httpx.get(f"{process.url}/readyz")
+        answer = httpx.get(f"{process.url}/readyz", verify=PLAIN, trust_env=False)
     except httpx.TransportError:
         return ""
     return "" if answer.is_success else str(answer.json()["detail"])

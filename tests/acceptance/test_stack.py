@@ -16,6 +16,7 @@ import httpx
 import psycopg
 import pytest
 
+from tests.plain_http import PLAIN
 from tests.waiting import eventually
 
 MUSTER = Path(sys.executable).parent / "muster"
@@ -113,6 +114,8 @@ def create_user(record: Mapping[str, Any], email: str) -> tuple[str, str]:
                 f"{record['command_url']}/users",
                 headers={"Authorization": f"Bearer {record['token']}"},
                 json={"email": email, "display_name": "Ada"},
+                verify=PLAIN,
+                trust_env=False,
             )
         except httpx.TransportError:
             return None
@@ -128,6 +131,8 @@ def read_user(record: Mapping[str, Any], user_id: str, position: str) -> httpx.R
         f"{record['query_url']}/users/{user_id}",
         headers={"Authorization": f"Bearer {record['token']}", "Min-Position": position, "Prefer": "wait=20"},
         timeout=30,
+        verify=PLAIN,
+        trust_env=False,
     )
 
 
@@ -177,7 +182,7 @@ def test_the_docs_it_names_are_there_and_its_curl_lines_work_as_printed(start_ru
     said = run.said()
     for url in (record["command_url"], record["query_url"]):
         assert f"{url}/docs" in said
-        assert httpx.get(f"{url}/docs").status_code == 200
+        assert httpx.get(f"{url}/docs", verify=PLAIN, trust_env=False).status_code == 200
     assert record["admin_email"] in said
     assert f"TOKEN={record['token']}\n" in said
     printed = said[said.index("Log in") : said.index("Ctrl-C")].splitlines()
@@ -194,7 +199,9 @@ def test_authorize_logs_in_from_the_docs_of_either_api(start_run: StartRun) -> N
     password = Path(record["admin_password_file"]).read_text().strip()
     for api in ("command", "query"):
         url = record[f"{api}_url"]
-        flows = httpx.get(f"{url}/openapi.json").json()["components"]["securitySchemes"]["muster"]["flows"]
+        flows = httpx.get(f"{url}/openapi.json", verify=PLAIN, trust_env=False).json()["components"]["securitySchemes"][
+            "muster"
+        ]["flows"]
         assert {flow["tokenUrl"] for flow in flows.values()} == {login}
         # a browser shows a page only the answers that are for it
         for origin in (url, url.replace("127.0.0.1", "localhost"), "http://localhost:5173"):
@@ -202,6 +209,8 @@ def test_authorize_logs_in_from_the_docs_of_either_api(start_run: StartRun) -> N
                 login,
                 data={"username": record["admin_email"], "password": password},
                 headers={"Origin": origin},
+                verify=PLAIN,
+                trust_env=False,
             )
             assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
 

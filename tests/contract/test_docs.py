@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from command_api.bodies import ChangeMeBody, ChangeUserBody, CreateUserBody, Deleted, Written
 from events.record import UserRecord
 from query_api.listing import Page
+from tests.plain_http import PLAIN
 
 
 class Assets(HTMLParser):
@@ -29,7 +30,9 @@ class Assets(HTMLParser):
 
 @pytest.fixture
 async def stranger(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://muster") as client:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://muster", verify=PLAIN, trust_env=False
+    ) as client:
         yield client
 
 

@@ -13,6 +13,7 @@ import pytest
 from command_api.app import create_app
 from tests.apps import client_of
 from tests.databases import MakeSettings, as_role
+from tests.plain_http import PLAIN
 from tests.processes import StartProcess
 from tests.proxy import Proxy, proxy_to
 from tests.waiting import aeventually
@@ -158,7 +159,9 @@ async def test_a_graceful_stop_answers_every_accepted_request(
     start_process: StartProcess, database_url: str, owner: Owner
 ) -> None:
     process = start_process("command_api").wait_until_ready()
-    async with httpx.AsyncClient(base_url=process.url, headers=dict(process.client().headers), timeout=30) as client:
+    async with httpx.AsyncClient(
+        base_url=process.url, headers=dict(process.client().headers), timeout=30, verify=PLAIN, trust_env=False
+    ) as client:
         with psycopg.connect(database_url) as blocker:
             blocker.execute("SELECT * FROM log.head FOR UPDATE")
             waiting = [

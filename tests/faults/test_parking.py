@@ -16,6 +16,7 @@ from runtime.ids import new_id
 from runtime.settings import Settings
 from tests.command_line import Operate
 from tests.databases import PARTITIONS, MakeSettings
+from tests.plain_http import PLAIN
 from tests.processes import Process, StartProcess
 from tests.topics import records_of
 from tests.waiting import eventually
@@ -278,7 +279,7 @@ def test_a_projector_with_another_kek_stops_and_parks_nobody(
 
     def readiness() -> str:
         try:
-            return httpx.get(f"{projector.url}/readyz").text
+            return httpx.get(f"{projector.url}/readyz", verify=PLAIN, trust_env=False).text
         except httpx.TransportError:
             return ""
 
@@ -297,7 +298,7 @@ def test_more_than_single_events_faults_explain_stops_the_projector(start_proces
 
     def readiness() -> str:
         try:
-            return httpx.get(f"{projector.url}/readyz").text
+            return httpx.get(f"{projector.url}/readyz", verify=PLAIN, trust_env=False).text
         except httpx.TransportError:
             return ""
 

@@ -11,6 +11,7 @@ import httpx
 import psycopg
 import pytest
 
+from tests.plain_http import PLAIN
 from tests.processes import Process, StartProcess
 from tests.waiting import eventually
 
@@ -111,5 +112,5 @@ def test_a_consumer_that_is_alive_and_does_not_move_is_made_anew(start_process: 
     with load(command) as positions:
         eventually(lambda: len(positions) > 10, what="some writes")
     eventually(lambda: behind(owner) == [], what="all is applied", timeout=60)
-    metrics = httpx.get(f"{projector.url}/metrics").text
+    metrics = httpx.get(f"{projector.url}/metrics", verify=PLAIN, trust_env=False).text
     assert "muster_projector_restarts_total 1.0" in metrics

@@ -12,6 +12,7 @@ import httpx
 import psycopg
 import pytest
 
+from tests.plain_http import PLAIN
 from tests.processes import Process, StartProcess
 from tests.tokens import authorized
 
@@ -26,7 +27,9 @@ def two_writers(start_process: StartProcess) -> tuple[Process, Process]:
 
 async def race(writers: tuple[Process, Process], method: str, path: str, **request: Any) -> list[httpx.Response]:  # noqa: ANN401 - httpx's own
     limits = httpx.Limits(max_connections=RACERS)
-    async with httpx.AsyncClient(headers=authorized(), timeout=60, limits=limits) as client:
+    async with httpx.AsyncClient(
+        headers=authorized(), timeout=60, limits=limits, verify=PLAIN, trust_env=False
+    ) as client:
         return await asyncio.gather(
             *(
                 client.request(method, f"{writer.url}{path}", **request)
@@ -94,7 +97,7 @@ async def test_without_a_precondition_every_update_takes_effect(
 ) -> None:
     created = await create(two_writers[0], "one@example.com")
     url = created.headers["location"]
-    async with httpx.AsyncClient(headers=authorized(), timeout=60) as client:
+    async with httpx.AsyncClient(headers=authorized(), timeout=60, verify=PLAIN, trust_env=False) as client:
         answers = await asyncio.gather(
             *(
                 client.patch(f"{two_writers[number % 2].url}{url}", json={"attributes": {f"n{number}": number}})
@@ -127,7 +130,7 @@ async def test_one_idempotency_key_takes_effect_once_through_any_process(
 async def test_a_refused_command_never_fails_its_neighbours(
     two_writers: tuple[Process, Process], database_url: str, owner: psycopg.Connection[dict[str, Any]]
 ) -> None:
-    async with httpx.AsyncClient(headers=authorized(), timeout=60) as client:
+    async with httpx.AsyncClient(headers=authorized(), timeout=60, verify=PLAIN, trust_env=False) as client:
         with watching_positions(database_url):
             answers = await asyncio.gather(
                 *(
@@ -142,7 +145,7 @@ async def test_a_refused_command_never_fails_its_neighbours(
 
 
 async def create(writer: Process, email: str) -> httpx.Response:
-    async with httpx.AsyncClient(headers=authorized(), timeout=60) as client:
+    async with httpx.AsyncClient(headers=authorized(), timeout=60, verify=PLAIN, trust_env=False) as client:
         created = await client.post(f"{writer.url}/users", json={"email": email})
         assert created.status_code == 201
         return created

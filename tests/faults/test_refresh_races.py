@@ -11,6 +11,7 @@ import httpx
 import psycopg
 import pytest
 
+from tests.plain_http import PLAIN
 from tests.processes import StartProcess
 from tests.sessions import PASSWORD, LoggedIn, log_in, refresh, register, tokens_in
 from tests.tokens import authorized
@@ -38,7 +39,9 @@ async def instances(start_process: StartProcess) -> AsyncIterator[Instances]:
         for process in processes:
             await asyncio.to_thread(process.wait_until_ready)
         clients = [
-            await stack.enter_async_context(httpx.AsyncClient(base_url=process.url, headers=authorized(), timeout=30))
+            await stack.enter_async_context(
+                httpx.AsyncClient(base_url=process.url, headers=authorized(), timeout=30, verify=PLAIN, trust_env=False)
+            )
             for process in processes
         ]
         yield Instances(*clients)

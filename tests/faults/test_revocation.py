@@ -16,6 +16,7 @@ import pytest
 
 from tests.calls import codes
 from tests.databases import as_role
+from tests.plain_http import PLAIN
 from tests.processes import ROLES, Process, StartProcess
 from tests.proxy import Proxy, proxy_to
 from tests.sessions import PASSWORD, LoggedIn, log_in, refresh, register, tokens_in
@@ -85,7 +86,7 @@ async def instances(start_process: StartProcess) -> AsyncIterator[list[Instance]
 async def ready(stack: AsyncExitStack, process: Process) -> Instance:
     # in a thread: a proxy of this test may be on the way to the database
     await asyncio.to_thread(process.wait_until_ready)
-    client = httpx.AsyncClient(base_url=process.url, headers=authorized(), timeout=30)
+    client = httpx.AsyncClient(base_url=process.url, headers=authorized(), timeout=30, verify=PLAIN, trust_env=False)
     return Instance(process, await stack.enter_async_context(client))
 
 

@@ -16,6 +16,7 @@ from muster.embedded.broker import EmbeddedBroker
 from runtime.ids import new_id
 from runtime.settings import Settings
 from tests.databases import MakeSettings
+from tests.plain_http import PLAIN
 from tests.processes import Process, StartProcess
 from tests.topics import records_of
 from tests.waiting import eventually
@@ -87,7 +88,7 @@ def test_topics_made_anew_are_filled_from_the_log(
         lambda: positions_on(settings, settings.events_topic) == [1, 2, 3, 4, 5, 6],
         what="the history is published again",
     )
-    assert "muster_relay_topic_lost_total" in httpx.get(f"{command.url}/metrics").text
+    assert "muster_relay_topic_lost_total" in httpx.get(f"{command.url}/metrics", verify=PLAIN, trust_env=False).text
     create(command, 6)
     eventually(lambda: rows(owner) == [(1, position) for position in range(1, 8)], what="the projector goes on")
     eventually(
@@ -124,7 +125,7 @@ def test_a_topic_ahead_of_the_log_stops_relay_and_projector_until_an_operator_se
     command = start_process("command_api").wait_until_ready()
 
     def relay() -> str:
-        return str(httpx.get(f"{command.url}/readyz").json()["parts"]["relay"])
+        return str(httpx.get(f"{command.url}/readyz", verify=PLAIN, trust_env=False).json()["parts"]["relay"])
 
     eventually(lambda: relay().startswith("halted"), what="the relay halts")
     assert "position 99" in relay()
@@ -142,7 +143,7 @@ def test_a_topic_ahead_of_the_log_stops_relay_and_projector_until_an_operator_se
 
 def readiness(process: Process) -> str:
     try:
-        return httpx.get(f"{process.url}/readyz").text
+        return httpx.get(f"{process.url}/readyz", verify=PLAIN, trust_env=False).text
     except httpx.TransportError:
         return ""
 

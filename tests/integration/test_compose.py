@@ -18,6 +18,7 @@ import projector.app
 import query_api.app
 from muster.secret_files import make_secret_files
 from runtime.settings import Settings, settings_from_environment
+from tests.plain_http import PLAIN
 from tests.services import KAFKA_IMAGE, POSTGRES_IMAGE
 
 # what each process may read of the secrets, beside the service that makes them
@@ -71,7 +72,9 @@ def environment_of(service: str, secrets: Path) -> dict[str, str]:
 
 def client_of(app: FastAPI, port: str) -> httpx.AsyncClient:
     """Calls an app that was not started: it has no database here."""
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"http://127.0.0.1:{port}")
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url=f"http://127.0.0.1:{port}", verify=PLAIN, trust_env=False
+    )
 
 
 @pytest.fixture

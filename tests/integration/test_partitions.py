@@ -13,6 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from runtime.settings import Settings
 from tests.databases import PARTITIONS, MakeSettings, as_role
+from tests.plain_http import PLAIN
 from tests.processes import ROLES, Process, StartProcess, environment_of
 from tests.proxy import proxy_to
 from tests.waiting import aeventually, eventually
@@ -50,7 +51,7 @@ def topics(settings: Settings) -> set[str]:
 
 async def parts(process: Process) -> str:
     """What a process says of its parts; nothing while it does not answer."""
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=PLAIN, trust_env=False) as client:
         try:
             return (await client.get(f"{process.url}/readyz")).text
         except httpx.TransportError:

@@ -18,6 +18,7 @@ from tests.calls import codes, create, errors
 from tests.databases import MakeSettings
 from tests.integration.identity.conftest import Visit
 from tests.logins import EMAIL, PASSWORD, log_in, token_from, until_void, visitor
+from tests.plain_http import PLAIN
 from tests.processes import StartProcess
 from tests.topics import records_of
 from tests.waiting import aeventually, eventually
@@ -323,7 +324,7 @@ def test_no_hash_and_no_password_is_published(
     with process.client() as admin:
         user = admin.post("/users", json={"email": EMAIL, "password_hash": FOREIGN["2b"]}).json()
         fields = {"username": EMAIL, "password": PASSWORD}
-        assert httpx.post(f"{process.url}/login", data=fields).status_code == 200
+        assert httpx.post(f"{process.url}/login", data=fields, verify=PLAIN, trust_env=False).status_code == 200
         upgraded = stored(owner)
         changed = admin.patch(f"/users/{user['id']}", json={"password": "a phrase of her own"})
         assert changed.status_code == 200

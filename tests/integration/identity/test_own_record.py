@@ -17,6 +17,7 @@ from tests.databases import MakeSettings
 from tests.integration.identity.conftest import Visit
 from tests.logins import EMAIL, PASSWORD, log_in, oauth_error, token_from, until_void, visitor
 from tests.people import ADA, ADA_ID, LATER
+from tests.plain_http import PLAIN
 from tests.processes import Stack
 from tests.read_model import ReadModel
 from tests.tokens import ADMIN_ID, authorized, token_of
@@ -386,12 +387,12 @@ def test_one_reads_what_one_wrote(stack: Stack) -> None:
     with stack.command.client() as admin:
         assert admin.post("/users", json={"email": EMAIL, "password": PASSWORD}).status_code == 201
     fields = {"username": EMAIL, "password": PASSWORD}
-    token = httpx.post(f"{stack.command.url}/login", data=fields).json()["access_token"]
+    token = httpx.post(f"{stack.command.url}/login", data=fields, verify=PLAIN, trust_env=False).json()["access_token"]
     mine = {"Authorization": f"Bearer {token}"}
     changed = httpx.patch(f"{stack.command.url}{SELF}", json={"display_name": "Countess"}, headers=mine)
     assert changed.status_code == 200
     fresh = mine | {"Min-Position": changed.headers["event-position"], "Prefer": "wait=20"}
-    read = httpx.get(f"{stack.query.url}{SELF}", headers=fresh, timeout=30)
+    read = httpx.get(f"{stack.query.url}{SELF}", headers=fresh, timeout=30, verify=PLAIN, trust_env=False)
     assert read.status_code == 200
     assert read.json() == {name: value for name, value in changed.json().items() if name != "changed"}
     assert read.headers["etag"] == changed.headers["etag"] == '"2"'

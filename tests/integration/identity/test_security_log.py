@@ -19,6 +19,7 @@ from identity.roles import Scope
 from tests.calls import create
 from tests.integration.identity.conftest import Visit
 from tests.logins import CLIENT_SECRET, EMAIL, PASSWORD, log_in, make_client, token_from
+from tests.plain_http import PLAIN
 from tests.processes import StartProcess
 from tests.tokens import ADMIN_ID, token_of
 
@@ -373,8 +374,8 @@ async def test_what_a_stranger_wrote_into_a_token_is_not_repeated(visit: Visit, 
 def test_a_process_writes_it_to_its_standard_output(start_process: StartProcess) -> None:
     process = start_process("command_api", broker=False).wait_until_ready()
     fields = {"username": "ada@example.com\r\n{}", "password": PASSWORD}
-    assert httpx.post(f"{process.url}/login", data=fields).status_code == 401
-    assert httpx.post(f"{process.url}/logout").status_code == 401
+    assert httpx.post(f"{process.url}/login", data=fields, verify=PLAIN, trust_env=False).status_code == 401
+    assert httpx.post(f"{process.url}/logout", verify=PLAIN, trust_env=False).status_code == 401
     assert process.stop() == 0
     lines = [orjson.loads(line) for line in process.log.read_bytes().splitlines()]
     security = [line for line in lines if line.get("security")]

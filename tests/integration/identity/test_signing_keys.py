@@ -34,6 +34,7 @@ from runtime.database import Connection, Row
 from tests.apps import client_of
 from tests.calls import codes
 from tests.databases import MakeSettings, as_role
+from tests.plain_http import PLAIN
 from tests.processes import StartProcess
 from tests.sessions import LoggedIn, log_in, refresh, register, tokens_in
 from tests.tokens import KEK, KID, SIGNING_KEY
@@ -380,7 +381,7 @@ def test_the_wrong_kek_is_told_and_nothing_is_let_through_and_nothing_crashes(
     def unready() -> httpx.Response | None:
         assert process.popen.poll() is None
         try:
-            answer = httpx.get(f"{process.url}/readyz")
+            answer = httpx.get(f"{process.url}/readyz", verify=PLAIN, trust_env=False)
         except httpx.TransportError:
             return None
         return answer if answer.status_code == 503 else None

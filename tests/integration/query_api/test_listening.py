@@ -16,6 +16,7 @@ import pytest
 
 from tests.calls import codes
 from tests.histories import History
+from tests.plain_http import PLAIN
 from tests.processes import Process, StartProcess
 from tests.tokens import authorized
 from tests.waiting import eventually
@@ -41,7 +42,9 @@ class Event:
 
 async def listen(url: str, headers: dict[str, str] | None = None, **parameters: object) -> AsyncGenerator[Event]:
     async with (
-        httpx.AsyncClient(headers=authorized() | ACCEPT | (headers or {}), timeout=30) as client,
+        httpx.AsyncClient(
+            headers=authorized() | ACCEPT | (headers or {}), timeout=30, verify=PLAIN, trust_env=False
+        ) as client,
         client.stream("GET", f"{url}/events", params=parameters) as answer,  # pyright: ignore[reportArgumentType]
     ):
         assert answer.status_code == 200
@@ -88,7 +91,7 @@ async def test_a_client_that_comes_back_loses_nothing(query_api: Process, histor
     seen = ids(await take(query_api.url, 2))
     seen += ids(await take(query_api.url, 4, {"Last-Event-ID": str(seen[-1])}))
     assert seen == [1, 2, 3, 4, 5, 6]
-    async with httpx.AsyncClient(headers=authorized() | ACCEPT) as client:
+    async with httpx.AsyncClient(headers=authorized() | ACCEPT, verify=PLAIN, trust_env=False) as client:
         answer = await client.get(f"{query_api.url}/events", headers={"Last-Event-ID": "abc"})
         assert codes(answer, 422) == ["bad_event_id"]
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from runtime.failures import OutcomeUnknown, Overloaded, Unavailable
 from runtime.problems import MAX_FAULTS, Fault, Problem, answer_with_problems, problem_body
+from tests.plain_http import PLAIN
 
 
 class Body(BaseModel):
@@ -44,7 +45,9 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     async def fail(name: str) -> None:  # pyright: ignore[reportUnusedFunction]
         raise FAILURES[name]
 
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://muster") as client:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://muster", verify=PLAIN, trust_env=False
+    ) as client:
         yield client
 
 
