@@ -23,7 +23,10 @@ async def position_told(connection: Connection, told: str, option: str, *, befor
         raise CannotRun(f"{option} takes a position, or a moment like 2026-03-01T00:00:00Z") from None
     if moment.tzinfo is None:
         raise CannotRun(f"{option}: say the moment's offset too: {told}Z for UTC")
-    moment = moment.astimezone(UTC) - timedelta(microseconds=1 if before else 0)
+    try:
+        moment = moment.astimezone(UTC) - timedelta(microseconds=1 if before else 0)
+    except OverflowError:
+        raise CannotRun(f"{option}: {told} is before all time") from None
     cursor = await connection.execute("SELECT log.position_at(%s::timestamptz) AS position", (time_to_wire(moment),))
     row = await cursor.fetchone()
     return Position(row["position"] if row is not None else 0)

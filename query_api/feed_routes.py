@@ -18,6 +18,7 @@ from identity.caller import needs
 from identity.roles import Scope
 from query_api.cloud_events import EXAMPLE, cloud_event_of
 from query_api.listening import Listening
+from query_api.listing import Searched
 from query_api.moments import LARGEST, archive_of, position_at
 from runtime.problems import Fault, Problem, described
 
@@ -43,8 +44,8 @@ class FeedQuery(BaseModel):
         None, max_length=200, description="with commas: UserCreated,UserUpdated,UserDeleted", examples=["UserDeleted"]
     )
     user: UUID | None = None
-    actor: str | None = Field(None, min_length=1, max_length=200, description="the subject of who did it")
-    correlation: str | None = Field(None, min_length=1, max_length=200)
+    actor: Annotated[Searched, Field(max_length=200)] | None = Field(None, description="the subject of who did it")
+    correlation: Annotated[Searched, Field(max_length=200)] | None = None
     since: AwareDatetime | None = Field(None, description="recorded then or later (RFC 3339, with an offset)")
     until: AwareDatetime | None = Field(None, description="recorded then or earlier")
 
@@ -128,7 +129,12 @@ async def _start(archive: Archive, query: FeedQuery, last_event_id: str | None) 
     else:
         after = await archive.head() if query.after == "head" else Position(query.after)
     if query.since is not None:
-        after = max(after, await position_at(archive, query.since - STEP, "since"))
+        try:
+            before = query.since - STEP
+        except OverflowError:
+            # the first moment that there is: nothing was before it
+            return after
+        after = max(after, await position_at(archive, before, "since"))
     return after
 
 
