@@ -76,6 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         resources=resources,
         tags=[
             {"name": "users", "description": "Create, update and delete users"},
+            {"name": "import", "description": "Create many users from a file"},
             {"name": "identity", "description": "Log in and out"},
         ],
         origins=settings.origins,

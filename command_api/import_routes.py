@@ -29,7 +29,7 @@ EXAMPLE: Final = (
     '{"line":2,"status":422,"errors":[{"detail":"too common","code":"password_too_common","pointer":"#/password"}]}\n'
 )
 
-router = APIRouter(tags=["users"])
+router = APIRouter(tags=["import"])
 log = logger(__name__)
 
 
