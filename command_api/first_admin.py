@@ -1,17 +1,16 @@
 """Administrators who are made without one: by a deployment's first start, and by `muster admin create`."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Final, LiteralString
 
 import psycopg
 from pydantic import SecretStr, ValidationError
 
 from command_api.bodies import CreateUserBody
-from command_api.decide import CreateUser
+from command_api.creating import creation_of
 from command_api.handler import CommandHandler, EmailIsTaken, Request
 from events.recording import Actor, Metadata
-from events.user import EventId, UserId
+from events.user import UserId
 from identity.password_rules import PasswordRefused
 from identity.passwords import Passwords
 from identity.roles import Scope
@@ -41,17 +40,7 @@ def creation(body: CreateUserBody, *, by: str, reason: str | None = None) -> Req
     user_id = UserId(new_id())
     return Request(
         user_id=user_id,
-        command=CreateUser(
-            event_id=EventId(new_id()),
-            user_id=user_id,
-            at=datetime.now(UTC),
-            email=body.email,
-            display_name=body.display_name,
-            status=body.status,
-            roles=tuple(body.roles),
-            attributes=body.attributes,
-            with_password=True,
-        ),
+        command=creation_of(body, user_id),
         metadata=Metadata(
             actor=Actor(subject=by, kind="operator"),
             request_id=request_id,

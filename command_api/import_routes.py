@@ -94,7 +94,7 @@ async def import_users(
         http.app.state.digester,
         caller=caller.subject,
         authority=caller.scopes,
-        metadata=lambda: metadata,
+        metadata=metadata,
         key=key,
     )
     # A client reads the answer once it has sent everything: what is told meanwhile waits in a file.

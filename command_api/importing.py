@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -11,12 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from command_api.bodies import CreateUserBody
-from command_api.decide import CreateUser, decide
+from command_api.creating import creation_of
+from command_api.decide import decide
 from command_api.handler import CommandHandler, Outranked, Request
 from command_api.refusals import REFUSALS, problem_of
 from events.keyring import Digester
 from events.recording import Metadata
-from events.user import EventId, UserId
+from events.user import UserId
 from events.writer import Idempotency
 from identity.passwords import Passwords
 from identity.roles import Scope, outranked
@@ -80,7 +80,7 @@ class Importer:
         *,
         caller: str,
         authority: frozenset[Scope],
-        metadata: Callable[[], Metadata],
+        metadata: Metadata,
         key: str | None,
     ) -> None:
         self._handler = handler
@@ -133,18 +133,7 @@ class Importer:
 
     async def _create(self, line: Line, body: CreateUserBody) -> Result:
         user_id = UserId(new_id())
-        secret = body.password or body.password_hash
-        command = CreateUser(
-            event_id=EventId(new_id()),
-            user_id=user_id,
-            at=datetime.now(UTC),
-            email=body.email,
-            display_name=body.display_name,
-            status=body.status,
-            roles=tuple(body.roles),
-            attributes=body.attributes,
-            with_password=secret is not None,
-        )
+        command = creation_of(body, user_id)
         if self._handler is None:
             decide(None, command)
             if outranked(self._authority, body.roles):
@@ -157,7 +146,7 @@ class Importer:
         request = Request(
             user_id=user_id,
             command=command,
-            metadata=self._metadata(),
+            metadata=self._metadata,
             idempotency=idempotency,
             authority=self._authority,
             password=body.password.get_secret_value() if body.password is not None else None,

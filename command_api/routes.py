@@ -10,7 +10,8 @@ from fastapi import APIRouter, Body, Depends, Path, Response
 from fastapi import Request as HttpRequest
 
 from command_api.bodies import ChangeMeBody, ChangeUserBody, CreateUserBody, Deleted, Written
-from command_api.decide import ChangeUser, Command, CreateUser, DeleteUser
+from command_api.creating import creation_of
+from command_api.decide import ChangeUser, Command, DeleteUser
 from command_api.handler import CommandHandler, Outcome, Request
 from command_api.preconditions import accepted_versions, idempotency_key, reason
 from events.keyring import Digester
@@ -81,17 +82,7 @@ async def create_user(
     """Appends UserCreated. 409: the e-mail is another living user's. 403: the roles may do more than the caller."""
     secret = _secret(http, body)
     user_id = UserId(new_id())
-    command = CreateUser(
-        event_id=EventId(new_id()),
-        user_id=user_id,
-        at=datetime.now(UTC),
-        email=body.email,
-        display_name=body.display_name,
-        status=body.status,
-        roles=tuple(body.roles),
-        attributes=body.attributes,
-        with_password=secret is not None,
-    )
+    command = creation_of(body, user_id)
     outcome = await _handle(http, caller, why, user_id, command, key, secret)
     return _written(outcome, 201)
 

@@ -117,7 +117,7 @@ async def _import(
                 digester,
                 caller=OPERATION,
                 authority=frozenset(Scope),
-                metadata=lambda: metadata,
+                metadata=metadata,
                 key=key,
             )
             with shown_progress("checking" if check else "importing", total) as advanced:

@@ -1,6 +1,5 @@
 """What the log says of one user: every event, and the difference of two states."""
 
-import base64
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -15,6 +14,7 @@ from events.histories import Entry
 from identity.access_tokens import Caller
 from identity.caller import needs
 from identity.roles import Scope
+from query_api.cursors import bad_cursor, cursor_of, place_in
 from query_api.history import DiffBody, HistoryBody, changes_body, event_body, state_body
 from query_api.listing import MAX_LIMIT
 from query_api.moments import archive_of, position_at, readable
@@ -55,7 +55,7 @@ async def read_history(
     headers: dict[str, str] = {}
     if len(found) > limit:
         found = found[:limit]
-        following = _cursor(order, found[-1].version)
+        following = cursor_of([order, found[-1].version])
         headers["Link"] = f'</users/{user_id}/history?order={order}&limit={limit}&cursor={following}>; rel="next"'
     body = {"user_id": str(user_id), "events": [event_body(entry) for entry in found], "next_cursor": following}
     return Response(orjson.dumps(body), 200, headers, "application/json")
@@ -106,17 +106,11 @@ async def _check_known(archive: Archive, user_id: UUID) -> None:
         raise Problem(404, "user_not_found", "User not found")
 
 
-def _cursor(order: Order, version: int) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([order, version])).rstrip(b"=").decode()
-
-
 def _open_cursor(cursor: str, order: Order) -> int:
     try:
-        text = cursor.encode("ascii")
-        kind, version = orjson.loads(base64.b64decode(text + b"=" * (-len(text) % 4), b"-_", validate=True))
+        kind, version = place_in(cursor)
     except (ValueError, TypeError):
         kind, version = None, None
     if kind == order and isinstance(version, int) and 0 < version <= LAST_VERSION:
         return version
-    fault = Fault(detail="is not one that a page of this order gave", code="bad_cursor", parameter="cursor")
-    raise Problem(422, "bad_cursor", "Start the history again without a cursor.", faults=[fault])
+    raise bad_cursor("is not one that a page of this order gave", what="history")

@@ -1,4 +1,3 @@
-import base64
 import hashlib
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
@@ -13,7 +12,7 @@ from events.record import EXAMPLE, UserRecord
 from events.user import Status
 from events.wire import time_to_wire
 from projector.read_model import users
-from runtime.problems import Fault, Problem
+from query_api.cursors import bad_cursor, cursor_of, place_in
 
 MAX_LIMIT: Final = 200
 COLUMNS: Final = {
@@ -85,8 +84,7 @@ def cursor_after(listing: Listing, row: Any) -> str:  # noqa: ANN401 - a SQLAlch
     """The place after this row: the sort key and id, with what they belong to."""
     value = row[COLUMNS[listing.sort.removeprefix("-")].name]
     key = time_to_wire(value) if isinstance(value, datetime) else value
-    place = orjson.dumps([listing.kind(), key, str(row["id"])])
-    return base64.urlsafe_b64encode(place).rstrip(b"=").decode()
+    return cursor_of([listing.kind(), key, str(row["id"])])
 
 
 def _conditions(listing: Listing) -> list[ColumnElement[bool]]:
@@ -105,13 +103,12 @@ def _conditions(listing: Listing) -> list[ColumnElement[bool]]:
 
 def _open_cursor(listing: Listing) -> tuple[datetime | str, UUID]:
     try:
-        text = (listing.cursor or "").encode("ascii")
-        kind, key, last_id = orjson.loads(base64.b64decode(text + b"=" * (-len(text) % 4), b"-_", validate=True))
+        kind, key, last_id = place_in(listing.cursor or "")
         if kind != listing.kind():
-            raise _bad_cursor("belongs to a list with another sort or other filters")
+            raise bad_cursor("belongs to a list with another sort or other filters")
         return _sort_key(listing, key), UUID(last_id)
     except (ValueError, TypeError, AttributeError, OverflowError):
-        raise _bad_cursor("is not one that a page gave") from None
+        raise bad_cursor("is not one that a page gave") from None
 
 
 def _sort_key(listing: Listing, key: object) -> datetime | str:
@@ -121,8 +118,3 @@ def _sort_key(listing: Listing, key: object) -> datetime | str:
     if COLUMNS[listing.sort.removeprefix("-")] is not users.c.email_canonical:
         return datetime.fromisoformat(key).astimezone(UTC)
     return key
-
-
-def _bad_cursor(detail: str) -> Problem:
-    fault = Fault(detail=detail, code="bad_cursor", parameter="cursor")
-    return Problem(422, "bad_cursor", "Start the list again without a cursor.", faults=[fault])

@@ -1,16 +1,14 @@
 """Pages of users as they were at a moment, from the log: in the order of their creation."""
 
-import base64
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
 from events.archive import Archive
 from events.email import canonical_email
 from events.recording import Position, RecordedEvent
+from query_api.cursors import bad_cursor, cursor_of, place_in
 from query_api.listing import Listing
 from query_api.moments import LARGEST
 from runtime.problems import Fault, Problem
@@ -85,25 +83,19 @@ def _start(position: Position, newest_first: bool) -> Position:  # noqa: FBT001 
 
 
 def _cursor(listing: Listing, position: Position, beyond: Position) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([listing.kind(), position, beyond])).rstrip(b"=").decode()
+    return cursor_of([listing.kind(), position, beyond])
 
 
 def _open_cursor(listing: Listing, position: Position) -> Position:
     try:
-        text = (listing.cursor or "").encode("ascii")
-        kind, at, beyond = orjson.loads(base64.b64decode(text + b"=" * (-len(text) % 4), b"-_", validate=True))
+        kind, at, beyond = place_in(listing.cursor or "")
     except (ValueError, TypeError):
-        raise _bad_cursor("is not one that a page gave") from None
+        raise bad_cursor("is not one that a page gave") from None
     if not (isinstance(beyond, int) and 0 <= beyond <= LARGEST):
-        raise _bad_cursor("is not one that a page gave")
+        raise bad_cursor("is not one that a page gave")
     if (kind, at) != (listing.kind(), position):
-        raise _bad_cursor("belongs to a list of another moment, with another sort or other filters")
+        raise bad_cursor("belongs to a list of another moment, with another sort or other filters")
     return Position(beyond)
-
-
-def _bad_cursor(detail: str) -> Problem:
-    fault = Fault(detail=detail, code="bad_cursor", parameter="cursor")
-    return Problem(422, "bad_cursor", "Start the list again without a cursor.", faults=[fault])
 
 
 def link_of(listing: Listing, position: Position, cursor: str) -> Mapping[str, Any]:
