@@ -118,7 +118,7 @@ class CommandHandler:
             self._under_way -= 1
 
     async def _handle(self, request: Request, deadline: float) -> Outcome:
-        if (idempotency := request.idempotency) is not None:
+        if (idempotency := request.idempotency) is not None and _costly(request):
             remembered = await self._reader.recall(idempotency.caller, idempotency.key, timeout=_left(deadline))
             if remembered is not None:
                 if remembered.digest != idempotency.digest:
@@ -269,6 +269,12 @@ class CommandHandler:
             turn.holders -= 1
             if not turn.holders:
                 del self._turns[user_id]
+
+
+def _costly(request: Request) -> bool:
+    """Whether what was answered before is worth a question of its own: otherwise the append finds it, and tells."""
+    is_creation = isinstance(request.command, CreateUser)
+    return not is_creation or request.password is not None or request.proof is not None
 
 
 def _voided(event: UserEvent | None) -> Literal["tokens", "sessions"] | None:

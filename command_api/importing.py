@@ -1,6 +1,7 @@
 """Many creations at once: each line of a file by the same rules, as the same command and event as a single one."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -28,8 +29,8 @@ from runtime.problems import problem_of as problem_of_failure
 T = TypeVar("T")
 
 MAX_LINE: Final = 64 * 1024
-# lines that are under way at once: as many commands share one transaction of the log
-AT_ONCE: Final = 256
+# lines that are under way at once: some are judged and sealed while the log writes those before them
+AT_ONCE: Final = 512
 # passwords of them that wait to be hashed, which takes a core for some 30 ms each: logins are to get in between
 HASHED_AT_ONCE: Final = 8
 # what is too much at the moment is tried again
@@ -97,23 +98,17 @@ class Importer:
 
         Raises Unavailable and OutcomeUnknown: what was done stays done, and the same file with the same key goes on.
         """
-        gathered: list[Line] = []
-        async for line in lines:
-            gathered.append(line)
-            if len(gathered) == AT_ONCE:
-                for result in await self._together(gathered):
-                    yield result
-                gathered.clear()
-        for result in await self._together(gathered):
-            yield result
-
-    async def _together(self, lines: Sequence[Line]) -> list[Result]:
-        # all of them end before the first failure is told: none is under way when the caller hears of it
-        found = await asyncio.gather(*map(self._one, lines), return_exceptions=True)
-        for result in found:
-            if isinstance(result, BaseException):
-                raise result
-        return [result for result in found if isinstance(result, Result)]
+        window: deque[asyncio.Task[Result]] = deque()
+        try:
+            async for line in lines:
+                window.append(asyncio.create_task(self._one(line)))
+                if len(window) == AT_ONCE:
+                    yield await window.popleft()
+            while window:
+                yield await window.popleft()
+        finally:
+            # all of them end before a failure is told: none is under way when the caller hears of it
+            await asyncio.gather(*window, return_exceptions=True)
 
     async def _one(self, line: Line) -> Result:
         try:

@@ -1,6 +1,5 @@
 """`muster import`: users from a file, by the rules and events of single creations."""
 
-import asyncio
 import csv
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 import orjson
+import uvloop
 
 from command_api.handling import open_handler
 from command_api.importing import Importer, Line, Result, line_of
@@ -63,7 +63,7 @@ def import_users(settings: Settings, file: Path, *, check: bool, operator: str, 
     try:
         digest, lines = _looked_through(file)
         with file.open("rb") as opened:
-            tally = asyncio.run(
+            tally = uvloop.run(
                 _import(
                     settings,
                     _lines(opened, kind),
