@@ -25,20 +25,23 @@ from tests.waiting import aeventually, eventually
 
 Owner = psycopg.Connection[dict[str, Any]]
 
+# fixed, so that the tests that are named after a hash have the same names in every process
+SALT = b"sodium chloride!"
+
 
 def argon2(kind: Type, *, memory: int = 8, passes: int = 1, lanes: int = 1) -> str:
-    return PasswordHasher(time_cost=passes, memory_cost=memory, parallelism=lanes, type=kind).hash(PASSWORD)
+    hasher = PasswordHasher(time_cost=passes, memory_cost=memory, parallelism=lanes, type=kind)
+    return hasher.hash(PASSWORD, salt=SALT)
 
 
 def modular_bcrypt(prefix: str) -> str:
-    stored = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+    stored = bcrypt.hashpw(PASSWORD.encode(), b"$2b$04$" + b"SodiumChloride.......O").decode()
     return f"${prefix}${stored.removeprefix('$2b$')}"
 
 
 def phc_scrypt() -> str:
-    salt = b"sodium chloride!"
-    digest = hashlib.scrypt(PASSWORD.encode(), salt=salt, n=16, r=8, p=1, dklen=32)
-    encoded = (b64encode(part).rstrip(b"=").decode() for part in (salt, digest))
+    digest = hashlib.scrypt(PASSWORD.encode(), salt=SALT, n=16, r=8, p=1, dklen=32)
+    encoded = (b64encode(part).rstrip(b"=").decode() for part in (SALT, digest))
     return f"$scrypt$ln=4,r=8,p=1${'$'.join(encoded)}"
 
 
