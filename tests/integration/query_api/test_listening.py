@@ -167,7 +167,7 @@ def resident(process: Process) -> int:
 async def test_of_200_listeners_the_deaf_half_holds_nobody_up_and_is_cut_off_to_go_on_later(
     start_process: StartProcess, history: History
 ) -> None:
-    query_api = start_process("query_api", broker=False, listener_timeout=2).wait_until_ready()
+    query_api = start_process("query_api", broker=False, listener_timeout=6).wait_until_ready()
     history.create(range(50))
     before = resident(query_api)
     deaf = [connected_and_deaf(query_api) for _ in range(100)]
