@@ -4,7 +4,6 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,6 @@ import psycopg
 from psycopg import errors
 from psycopg.rows import dict_row
 
-from events import operations
 from events.histories import entry_of
 from events.keyring import Keyring, WrongKey, open_keyring
 from events.reader import CARRIED, COLUMNS, head_position
@@ -24,6 +22,7 @@ from events.wire import changes_to_wire, time_to_wire, user_to_wire
 from muster.failures import CannotRun, Refused
 from muster.moments import position_told
 from muster.progress import on_terminal, say, shown_progress, tell_line
+from muster.recorded import recorded
 from runtime.database import Connection, Row
 from runtime.settings import Settings
 
@@ -93,6 +92,9 @@ class Written:
     first: int | None = None
     last: int | None = None
 
+    def counts(self) -> dict[str, int | None]:
+        return {"events": self.events, "first": self.first, "last": self.last, "unreadable": self.unreadable}
+
 
 def export_log(settings: Settings, asked: Asked, operator: str) -> None:
     """Raises Refused, CannotRun, BadKey and psycopg's errors."""
@@ -111,7 +113,7 @@ def export_log(settings: Settings, asked: Asked, operator: str) -> None:
 
 async def _export(settings: Settings, asked: Asked, operator: str) -> None:
     keyring = open_keyring(settings) if asked.opened else None
-    async with await _connected(settings) as connection, await _connected(settings) as recording:
+    async with await _connected(settings) as connection:
         # everything is read as of one moment, however long that takes
         await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         head = await head_position(connection)
@@ -125,26 +127,16 @@ async def _export(settings: Settings, asked: Asked, operator: str) -> None:
             "as_of": asked.as_of,
             "opened": asked.opened,
         }
-        began = await operations.begin(recording, operator, OPERATION, parameters)
-        try:
-            written = Written()
-            with shown_progress("exporting", max(0, last - first)) as advanced:
-                await _write_events(connection, keyring, asked, written, (first, last), advanced)
-            if keyring is None:
-                await _write_rest(connection, asked.folder, written, (first, last))
-            _write_manifest(asked, written)
-        except BaseException as error:
-            why = "interrupted" if isinstance(error, asyncio.CancelledError) else type(error).__name__
-            with suppress(psycopg.Error):
-                await operations.end(recording, began, "failed", {"why": why})
-            raise
-        result = {
-            "events": written.events,
-            "first": written.first,
-            "last": written.last,
-            "unreadable": written.unreadable,
-        }
-        await operations.end(recording, began, "done", result)
+        written = Written()
+        async with recorded(settings, operator, OPERATION, parameters) as result:
+            try:
+                with shown_progress("exporting", max(0, last - first)) as advanced:
+                    await _write_events(connection, keyring, asked, written, (first, last), advanced)
+                if keyring is None:
+                    await _write_rest(connection, asked.folder, written, (first, last))
+                _write_manifest(asked, written)
+            finally:
+                result.update(written.counts())
     _tell({**result, "files": len(written.files), "manifest": str(asked.folder / MANIFEST)})
 
 

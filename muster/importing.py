@@ -3,6 +3,7 @@
 import csv
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal
@@ -12,7 +13,6 @@ import uvloop
 
 from command_api.handling import open_handler
 from command_api.importing import Importer, Line, Result, line_of
-from events import operations
 from events.keyring import open_digester, open_keyring
 from events.recording import Actor, Metadata
 from identity.passwords import Passwords
@@ -20,9 +20,9 @@ from identity.roles import Scope
 from muster.failures import CannotRun, Refused
 from muster.kek import check_kek
 from muster.progress import on_terminal, say, shown_progress, tell_line
+from muster.recorded import recorded
 from muster.target import on_database
 from runtime import failpoints
-from runtime.database import Connection
 from runtime.ids import new_id
 from runtime.problems import Fault, Problem
 from runtime.settings import Settings
@@ -102,41 +102,33 @@ async def _import(
         reason=reason,
     )
     check = bool(parameters["check"])
-    began = None
-    if not check:
-        began = await on_database(settings, lambda found: operations.begin(found, operator, OPERATION, parameters))
     tally = Tally()
-    outcome: Literal["done", "failed"] = "failed"
-    try:
-        async with open_handler(
-            settings, keyring=keyring, digester=digester, passwords=passwords, committed=lambda: None
-        ) as handler:
-            importer = Importer(
-                None if check else handler,
-                passwords,
-                digester,
-                caller=OPERATION,
-                authority=frozenset(Scope),
-                metadata=metadata,
-                key=key,
-            )
-            with shown_progress("checking" if check else "importing", total) as advanced:
-                async for result in importer.results(_one_by_one(lines)):
-                    tally.take(result)
-                    if result.faults:
-                        _tell_refusal(result)
-                    advanced(result.line)
-        outcome = "done"
-    finally:
-        passwords.close()
-        if began is not None:
-            await on_database(settings, lambda found: _end(found, began, outcome, tally))
+    nothing_to_record = nullcontext(dict[str, Any]())
+    async with nothing_to_record if check else recorded(settings, operator, OPERATION, parameters) as counts:
+        try:
+            async with open_handler(
+                settings, keyring=keyring, digester=digester, passwords=passwords, committed=lambda: None
+            ) as handler:
+                importer = Importer(
+                    None if check else handler,
+                    passwords,
+                    digester,
+                    caller=OPERATION,
+                    authority=frozenset(Scope),
+                    metadata=metadata,
+                    key=key,
+                )
+                with shown_progress("checking" if check else "importing", total) as advanced:
+                    async for result in importer.results(_one_by_one(lines)):
+                        tally.take(result)
+                        if result.faults:
+                            _tell_refusal(result)
+                        advanced(result.line)
+        finally:
+            passwords.close()
+            counts.update(_counts(tally))
     _tell(tally, check=check)
     return tally
-
-
-async def _end(connection: Connection, began: int, outcome: Literal["done", "failed"], tally: Tally) -> None:
-    await operations.end(connection, began, outcome, _counts(tally))
 
 
 def _counts(tally: Tally) -> dict[str, int]:

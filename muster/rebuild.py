@@ -2,11 +2,10 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-import psycopg
 import typer
 
 from muster.audit_log import log_to_stderr
@@ -119,26 +118,19 @@ async def _recorded(
     """
     from events import operations  # noqa: PLC0415
     from events.keyring import WrongKey  # noqa: PLC0415
+    from muster.recorded import recorded  # noqa: PLC0415
     from projector.builds import BuildGone  # noqa: PLC0415
     from projector.lease import RebuildUnderWay, leased  # noqa: PLC0415
     from projector.range_workers import WorkerDied  # noqa: PLC0415
     from projector.rebuild import TooManyHeldBack  # noqa: PLC0415
     from projector.swapping import NotWhole  # noqa: PLC0415
 
-    result: dict[str, Any] = {}
     try:
         async with leased(settings, operator) as connection:
             await operations.give_up_unfinished(connection, OPERATION)
-            began = await operations.begin(connection, operator, OPERATION, parameters)
-            try:
+            refusals = (NotWhole, TooManyHeldBack)
+            async with recorded(settings, operator, OPERATION, parameters, refusals=refusals) as result:
                 yield connection, result
-            except Exception as error:
-                refused = isinstance(error, (NotWhole, TooManyHeldBack))
-                # the database may be what failed
-                with suppress(psycopg.Error):
-                    await operations.end(connection, began, "refused" if refused else "failed", {"why": str(error)})
-                raise
-            await operations.end(connection, began, "done", result)
     except RebuildUnderWay as error:
         raise Refused(str(error)) from None
     except TooManyHeldBack as error:

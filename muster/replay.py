@@ -11,7 +11,6 @@ import psycopg
 from aiokafka.errors import KafkaError
 from psycopg.rows import dict_row
 
-from events import operations
 from events.keyring import WrongKey, open_keyring
 from events.reader import head_position
 from events.recording import Position
@@ -21,6 +20,7 @@ from events.wire import TYPES
 from muster.failures import CannotRun, Refused
 from muster.moments import position_told
 from muster.progress import on_terminal, say, shown_progress, tell_line
+from muster.recorded import recorded
 from runtime import failpoints
 from runtime.database import Connection, Row
 from runtime.settings import Settings
@@ -87,16 +87,10 @@ async def _replay(settings: Settings, asked: Asked, operator: str) -> None:
             settings, keyring, connection, topic=asked.topic, partitions=partitions, name=name, rate=asked.rate
         )
         parameters = {**asked.parameters, "rate": asked.rate, "force_live": asked.force_live, "replay": name}
-        began = await operations.begin(connection, operator, OPERATION, parameters)
-        try:
+        async with recorded(settings, operator, OPERATION, parameters) as result:
             with shown_progress("replaying", total) as advanced:
                 done = await replay.run(selection, advanced)
-        except BaseException as error:
-            why = "interrupted" if isinstance(error, asyncio.CancelledError) else str(error)
-            await operations.end(connection, began, "failed", {"why": why})
-            raise
-        result = _result(selection, done, name)
-        await operations.end(connection, began, "done", result)
+            result.update(_result(selection, done, name))
         _tell({**result, "topic": asked.topic})
         if done.unreadable:
             raise Refused(f"{done.unreadable} events cannot be read and were passed over")
