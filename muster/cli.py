@@ -9,7 +9,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from muster import admin, clients, keys, parked, rebuild, verify
+from muster.commands import admin, clients, keys, parked, rebuild, verify
 from muster.environment import secret_from
 from muster.failures import CannotRun, Refused
 from muster.operator import OperatorOption, operator_named
