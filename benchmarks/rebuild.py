@@ -54,18 +54,19 @@ class Population:
 
     def rebuild(self, findings: Findings | None) -> None:
         environment = {**os.environ, **self.keys, "MUSTER_MODE": "test", "DATABASE_URL": self.url}
-        command = [str(MUSTER), "rebuild", "users", "--fresh", "--workers", str(self.workers)]
+        command = [str(MUSTER), "rebuild", "users", "--fresh", "--json", "--workers", str(self.workers)]
         began = time.perf_counter()
         with self.rows.with_suffix(".lines").open("w+") as told:
-            process = subprocess.Popen(command, env=environment, stdout=told)
+            process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=told)
             while process.poll() is None:
                 self._look(process.pid)
                 time.sleep(0.05)
             seconds = time.perf_counter() - began
             told.seek(0)
+            assert process.returncode == 0, told.read()
             lines = [json.loads(line) for line in told]
-        assert process.returncode == 0
-        done = lines[-1]
+            assert process.stdout is not None
+            done = json.loads(process.stdout.read())["result"]
         assert (done["users"], done["parked"]) == (self.users, 0)
         if findings is not None:
             copied = [line for line in lines if line["phase"] == "copying"][-1]

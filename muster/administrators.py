@@ -43,9 +43,9 @@ async def create_administrator(
         ) as handler:
             outcome = await handler.handle(creation(body, by=operator, reason=reason))
     except EmailIsTaken:
-        raise Refused(f"another user has the e-mail address {body.email}") from None
+        raise Refused(f"another user has the e-mail address {body.email}", code="email_taken") from None
     except PasswordRefused as error:
-        raise Refused(f"the password {error}") from None
+        raise Refused(f"the password {error}", code="password_refused") from None
     finally:
         passwords.close()
     parameters = {"user_id": str(outcome.user.id), "position": outcome.position}

@@ -1,7 +1,6 @@
 """A plain consumer of the history topic, outside any group, for looking at what subscribers get."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -9,18 +8,18 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from events.topics import Record, partition_numbers, poll, spans
+from muster.answers import Parts
 from muster.failures import CannotRun
 
 QUIET_FOR = 0.5
 
 
-async def consume(
-    bootstrap_servers: str, topic: str, *, key: str | None, follow: bool, say: Callable[[str], None]
-) -> None:
-    """Print each record as a line of JSON, oldest first within a partition; with `follow`, go on until cancelled.
+async def consume(bootstrap_servers: str, topic: str, *, key: str | None, follow: bool) -> Parts:
+    """Each record as a line of JSON, oldest first within a partition; with `follow`, go on until cancelled.
 
     Raises CannotRun when there is no such broker or topic.
     """
+    told = Parts()
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap_servers, enable_auto_commit=False, auto_offset_reset="earliest"
     )
@@ -37,23 +36,24 @@ async def consume(
             polled = await poll(consumer, seconds=QUIET_FOR, limit=500)
             for record in sorted((found for records in polled.values() for found in records), key=_sequence):
                 if key is None or record.key == key.encode():
-                    say(_line(record))
+                    document = _document(record)
+                    told.add(document, orjson.dumps(document).decode())
     except (KafkaError, OSError, asyncio.IncompleteReadError) as error:
         raise CannotRun(f"the broker at {bootstrap_servers}: {error}") from None
     finally:
         await consumer.stop()
+    return told
 
 
 def _sequence(record: Record) -> str:
     return next((value.decode() for name, value in record.headers if name == "ce_sequence"), "")
 
 
-def _line(record: Record) -> str:
-    shown: dict[str, Any] = {
+def _document(record: Record) -> dict[str, Any]:
+    return {
         "partition": record.partition,
         "offset": record.offset,
         "key": (record.key or b"").decode(),
         "headers": {name: value.decode() for name, value in record.headers},
         "value": orjson.loads(record.value) if record.value is not None else None,
     }
-    return orjson.dumps(shown).decode()

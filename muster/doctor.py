@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import orjson
 import psycopg
 from aiokafka.errors import KafkaError
-from rich.console import Console
+from rich.text import Text
 
 from events.keyring import BadKey, Kek, read_key
 from events.topics import admin_client
-from muster.failures import CannotRun, Refused
+from muster.answers import Answer, Finding
+from muster.failures import CannotRun
 from muster.kek import check_kek
 from muster.target import on_database, target_settings
 from runtime.database import Connection
@@ -55,15 +55,15 @@ class Check:
     remedy: str | None = None
 
 
-def examine(*, as_json: bool) -> None:
-    """Look at everything and tell it. Raises Refused when something is to be mended."""
+def examined() -> Answer:
+    """Look at everything; a finding is what is to be mended."""
     checks = asyncio.run(_all())
-    if as_json:
-        print(orjson.dumps({"checks": [asdict(check) for check in checks]}).decode())
-    else:
-        _draw(checks)
-    if failed := [check.name for check in checks if check.state == "failed"]:
-        raise Refused(f"to be mended: {', '.join(failed)}")
+    failed = [check.name for check in checks if check.state == "failed"]
+    return Answer(
+        result={"checks": [asdict(check) for check in checks]},
+        words=_words(checks),
+        findings=[Finding(code="to_be_mended", detail=f"to be mended: {', '.join(failed)}")] if failed else [],
+    )
 
 
 async def _all() -> list[Check]:
@@ -204,12 +204,9 @@ def _topic(name: str, found: dict[str, Any] | None, settings: Settings) -> Check
     return Check(name=name, state="ok", found=told)
 
 
-def _draw(checks: list[Check]) -> None:
-    # what is found is not ours to read colours from
-    console = Console(highlight=False)
+def _words(checks: list[Check]) -> Iterator[str | Text]:
     colours = {"ok": "green", "warning": "yellow", "failed": "red"}
     for check in checks:
-        console.print(f"{check.state:8}", style=colours[check.state], end="", markup=False)
-        console.print(f" {check.name}: {check.found}", soft_wrap=True, markup=False)
+        yield Text.assemble((f"{check.state:8}", colours[check.state]), f" {check.name}: {check.found}")
         if check.remedy is not None:
-            console.print(f"         -> {check.remedy}", soft_wrap=True, markup=False)
+            yield f"         -> {check.remedy}"

@@ -19,9 +19,10 @@ from events.keyring import Keyring, WrongKey, open_keyring
 from events.reader import CARRIED, COLUMNS, head_position
 from events.recording import Position
 from events.wire import changes_to_wire, time_to_wire, user_to_wire
+from muster.answers import Answer
 from muster.failures import CannotRun, Refused
 from muster.moments import position_told
-from muster.progress import on_terminal, say, shown_progress, tell_line
+from muster.progress import shown_progress
 from muster.recorded import recorded
 from runtime.database import Connection, Row
 from runtime.settings import Settings
@@ -96,22 +97,22 @@ class Written:
         return {"events": self.events, "first": self.first, "last": self.last, "unreadable": self.unreadable}
 
 
-def export_log(settings: Settings, asked: Asked, operator: str) -> None:
+def export_log(settings: Settings, asked: Asked, operator: str) -> Answer:
     """Raises Refused, CannotRun, BadKey and psycopg's errors."""
     try:
         asked.folder.mkdir(parents=True, exist_ok=True)
         if any(asked.folder.iterdir()):
-            raise Refused(f"{asked.folder} is not empty: an export has a folder of its own")
-        asyncio.run(_export(settings, asked, operator))
+            raise Refused(f"{asked.folder} is not empty: an export has a folder of its own", code="folder_not_empty")
+        return asyncio.run(_export(settings, asked, operator))
     except OSError as error:
         raise CannotRun(f"{asked.folder}: {error.strerror or error}") from None
     except WrongKey as error:
-        raise CannotRun(str(error)) from None
+        raise CannotRun(str(error), code="wrong_key") from None
     except errors.InsufficientPrivilege:
         raise CannotRun("the login of DATABASE_URL may not read the log's keys: give the projector's") from None
 
 
-async def _export(settings: Settings, asked: Asked, operator: str) -> None:
+async def _export(settings: Settings, asked: Asked, operator: str) -> Answer:
     keyring = open_keyring(settings) if asked.opened else None
     async with await _connected(settings) as connection:
         # everything is read as of one moment, however long that takes
@@ -137,7 +138,8 @@ async def _export(settings: Settings, asked: Asked, operator: str) -> None:
                 _write_manifest(asked, written)
             finally:
                 result.update(written.counts())
-    _tell({**result, "files": len(written.files), "manifest": str(asked.folder / MANIFEST)})
+    told = {**result, "files": len(written.files), "manifest": str(asked.folder / MANIFEST)}
+    return Answer(result=told, words=[", ".join(f"{name}: {value}" for name, value in told.items())])
 
 
 async def _connected(settings: Settings) -> Connection:
@@ -312,10 +314,3 @@ class JsonLines:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _tell(result: Mapping[str, Any]) -> None:
-    if on_terminal():
-        say(", ".join(f"{name}: {value}" for name, value in result.items()))
-    else:
-        tell_line(**result)

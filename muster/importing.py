@@ -4,7 +4,7 @@ import csv
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -17,9 +17,10 @@ from events.keyring import open_digester, open_keyring
 from events.recording import Actor, Metadata
 from identity.passwords import Passwords
 from identity.roles import Scope
-from muster.failures import CannotRun, Refused
+from muster.answers import Answer, Finding, Parts
+from muster.failures import CannotRun
 from muster.kek import check_kek
-from muster.progress import on_terminal, say, shown_progress, tell_line
+from muster.progress import shown_progress
 from muster.recorded import recorded
 from muster.target import on_database
 from runtime import failpoints
@@ -44,18 +45,24 @@ class Tally:
     created: int = 0
     before: int = 0
     refused: int = 0
+    lines: Parts = field(default_factory=Parts)
 
     def take(self, result: Result) -> None:
         if result.faults:
             self.refused += 1
+            self.lines.add(
+                {"line": result.line, "status": result.status, "errors": [fault.body() for fault in result.faults]},
+                f"line {result.line}: "
+                + "; ".join(f"{fault.pointer or '#'} {fault.detail}" for fault in result.faults),
+            )
         elif result.status == 200 and result.user_id is not None:  # noqa: PLR2004 - done before
             self.before += 1
         else:
             self.created += 1
 
 
-def import_users(settings: Settings, file: Path, *, check: bool, operator: str, reason: str | None) -> None:
-    """Raises Refused when lines were refused, CannotRun, BadKey and the failures of runtime.failures."""
+def import_users(settings: Settings, file: Path, *, check: bool, operator: str, reason: str | None) -> Answer:
+    """What was refused is found. Raises CannotRun, BadKey and the failures of runtime.failures."""
     kind = FORMATS.get(file.suffix.lower())
     if kind is None:
         raise CannotRun(f"{file} is none of {', '.join(FORMATS)}: its name says how it is read")
@@ -76,8 +83,7 @@ def import_users(settings: Settings, file: Path, *, check: bool, operator: str, 
             )
     except OSError as error:
         raise CannotRun(f"{file}: {error.strerror}") from None
-    if tally.refused:
-        raise Refused(f"{tally.refused} lines were refused")
+    return _answer(tally, check=check)
 
 
 async def _import(
@@ -121,13 +127,10 @@ async def _import(
                 with shown_progress("checking" if check else "importing", total) as advanced:
                     async for result in importer.results(_one_by_one(lines)):
                         tally.take(result)
-                        if result.faults:
-                            _tell_refusal(result)
                         advanced(result.line)
         finally:
             passwords.close()
             counts.update(_counts(tally))
-    _tell(tally, check=check)
     return tally
 
 
@@ -209,17 +212,12 @@ def _bad_row(number: int, detail: str, pointer: str) -> Line:
     return Line(number=number, record=None, problem=Problem(400, "malformed_row", detail, faults=[fault]))
 
 
-def _tell_refusal(result: Result) -> None:
-    if on_terminal():
-        say(f"line {result.line}: " + "; ".join(f"{fault.pointer or '#'} {fault.detail}" for fault in result.faults))
-    else:
-        tell_line(line=result.line, status=result.status, errors=[fault.body() for fault in result.faults])
-
-
-def _tell(tally: Tally, *, check: bool) -> None:
-    if not on_terminal():
-        tell_line(**_counts(tally), check=check)
-        return
+def _answer(tally: Tally, *, check: bool) -> Answer:
     words = "would be created" if check else "created"
     before = f", {tally.before:,} were there from an earlier run" if tally.before else ""
-    say(f"{tally.created:,} {words}{before}, {tally.refused:,} refused")
+    refused = Finding(code="lines_refused", detail=f"{tally.refused} lines were refused")
+    return Answer(
+        result={**_counts(tally), "check": check, "lines": tally.lines.documents},
+        words=[f"{tally.created:,} {words}{before}, {tally.refused:,} refused"],
+        findings=[refused] if tally.refused else [],
+    )

@@ -14,5 +14,6 @@ async def check_kek(connection: Connection, kek: Kek) -> None:
     if used and kek.id not in used:
         raise CannotRun(
             f"this KEK is {kek.id}, and the deployment's is {', '.join(sorted(used))}:"
-            " set KEK or KEK_FILE to the one that the command API has"
+            " set KEK or KEK_FILE to the one that the command API has",
+            code="wrong_key",
         )

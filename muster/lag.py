@@ -1,16 +1,17 @@
 """How far the read model is behind, straight from the database: it works when both APIs are down."""
 
 import asyncio
-import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 
 from psycopg import errors
-from rich.console import Console
+from rich.console import RenderableType
 from rich.table import Table
 
 from events.partitioning import WrongPartitions, check_partitions
-from muster.failures import CannotRun, Refused
+from muster.answers import Answer, Finding
+from muster.failures import CannotRun
 from muster.target import on_database
 from query_api.projection import Projection, projection_of
 from query_api.standing import Standing, read_standing
@@ -18,30 +19,31 @@ from runtime.database import Connection
 from runtime.settings import Settings
 
 
-def tell_lag(settings: Settings, *, max_seconds: float, max_events: int | None, as_json: bool) -> None:
-    """Raises Refused with what is found, and CannotRun, Unavailable or psycopg's errors when it cannot be checked."""
+def lag_of(settings: Settings, *, max_seconds: float, max_events: int | None) -> Answer:
+    """Raises CannotRun, Unavailable or psycopg's errors when it cannot be checked."""
     projection = projection_of(_standing(settings))
-    if as_json:
-        sys.stdout.write(f"{projection.to_json().decode()}\n")
-    else:
-        _draw(projection)
-    if found := [*findings(projection, max_seconds=max_seconds, max_events=max_events)]:
-        raise Refused("; ".join(found))
+    return Answer(
+        # as GET /projection has it
+        result=asdict(projection),
+        words=_words(projection),
+        findings=[*findings(projection, max_seconds=max_seconds, max_events=max_events)],
+    )
 
 
-def findings(projection: Projection, *, max_seconds: float, max_events: int | None) -> Iterator[str]:
+def findings(projection: Projection, *, max_seconds: float, max_events: int | None) -> Iterator[Finding]:
     """What an operator should see to. Users who are held back are so in whatever state the projection is besides."""
     if projection.kind == "stalled":
-        yield f"{projection.state}: {projection.why}"
+        yield Finding(code="stalled", detail=f"{projection.state}: {projection.why}")
     if projection.lag_seconds > max_seconds:
-        yield f"{projection.lag_seconds:.1f} s behind, more than {max_seconds:g}"
+        yield Finding(code="behind", detail=f"{projection.lag_seconds:.1f} s behind, more than {max_seconds:g}")
     if max_events is not None and projection.lag_events > max_events:
-        yield f"{projection.lag_events} events behind, more than {max_events}"
+        yield Finding(code="behind", detail=f"{projection.lag_events} events behind, more than {max_events}")
     parked = projection.parked
     if parked.users:
-        yield f"users held back: {parked.users} (`muster parked list` names them)"
+        yield Finding(code="parked", detail=f"users held back: {parked.users} (`muster parked list` names them)")
     if parked.records:
-        yield f"records of the topic set aside: {parked.records} (`muster parked list` shows them)"
+        told = f"records of the topic set aside: {parked.records} (`muster parked list` shows them)"
+        yield Finding(code="set_aside", detail=told)
 
 
 def _standing(settings: Settings) -> Standing:
@@ -61,17 +63,12 @@ def _standing(settings: Settings) -> Standing:
         raise CannotRun("the database has another schema than this version's: run `muster migrate`") from None
 
 
-def _draw(projection: Projection) -> None:
-    # names and problems are not ours to read colours from
-    console = Console(markup=False, highlight=False)
-    console.print(
-        projection.state if projection.why is None else f"{projection.state}: {projection.why}", soft_wrap=True
-    )
-    console.print(
+def _words(projection: Projection) -> Iterator[RenderableType]:
+    yield projection.state if projection.why is None else f"{projection.state}: {projection.why}"
+    yield (
         f"head {projection.head}, published {projection.published}, applied {projection.applied};"
         f" {projection.lag_events} events and {projection.lag_seconds:.1f} s behind, {projection.rate:g} events/s,"
-        f" last moved {_ago(projection.moved_at, projection)}",
-        soft_wrap=True,
+        f" last moved {_ago(projection.moved_at, projection)}"
     )
     partitions = Table("partition", "published", "applied", "events", "seconds", "last moved", "projector")
     for one in projection.partitions:
@@ -80,14 +77,14 @@ def _draw(projection: Projection) -> None:
             _ago(one.moved_at, projection),
             one.projector or "-",
         )
-    console.print(partitions)
+    yield partitions
     projectors = Table("projector", "state", "partitions", "events/s", "seen")
     for one in projection.projectors:
         state = one.state if one.problem is None else f"{one.state}: {one.problem}"
         numbers = ", ".join(map(str, one.partitions)) or "-"
         projectors.add_row(one.instance, state, numbers, f"{one.rate:g}", f"{one.seen:.1f} s ago")
     if projection.projectors:
-        console.print(projectors)
+        yield projectors
 
 
 def _ago(moment: datetime | None, projection: Projection) -> str:

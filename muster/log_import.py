@@ -19,9 +19,10 @@ from events.keyring import Digester, Keyring, WrongKey, open_digester, open_keyr
 from events.reader import COLUMNS
 from events.recording import event_of
 from events.sealing import BrokenSeal
+from muster.answers import Answer
 from muster.exporting import FORMAT, MANIFEST
 from muster.failures import CannotRun, Refused
-from muster.progress import on_terminal, say, shown_progress, tell_line
+from muster.progress import shown_progress
 from runtime.database import Connection, Row
 from runtime.settings import Settings
 
@@ -46,18 +47,18 @@ WHERE u.erased_at IS NULL AND e.type <> 'UserDeleted'
 """  # noqa: S608 - constants
 
 
-def import_log(settings: Settings, folder: Path, operator: str) -> None:
+def import_log(settings: Settings, folder: Path, operator: str) -> Answer:
     """All of it, or nothing. Raises Refused, CannotRun, BadKey and psycopg's errors."""
     keyring, digester = open_keyring(settings), open_digester(settings)
     manifest = _manifest(folder)
     try:
-        asyncio.run(_import(settings, folder, manifest, keyring, digester, operator))
+        return asyncio.run(_import(settings, folder, manifest, keyring, digester, operator))
     except WrongKey as error:
-        raise Refused(str(error)) from None
+        raise CannotRun(str(error), code="wrong_key") from None
     except errors.InsufficientPrivilege:
         raise CannotRun("only the database's owner restores a log: give the login that `muster migrate` has") from None
     except (errors.IntegrityError, errors.DataError) as error:
-        raise Refused(f"the export does not fit: {error.diag.message_primary}") from None
+        raise Refused(f"the export does not fit: {error.diag.message_primary}", code="bad_export") from None
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -67,27 +68,37 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise CannotRun(f"{folder / MANIFEST}: {error.strerror}: without it an export is not whole") from None
     except orjson.JSONDecodeError:
-        raise Refused(f"{folder / MANIFEST} is not JSON") from None
+        raise Refused(f"{folder / MANIFEST} is not JSON", code="bad_export") from None
     if manifest.get("format") != FORMAT:
-        raise Refused(f"{folder / MANIFEST} is of the format {manifest.get('format')!r}, not {FORMAT!r}")
+        raise Refused(
+            f"{folder / MANIFEST} is of the format {manifest.get('format')!r}, not {FORMAT!r}", code="bad_export"
+        )
     if manifest["contents"] != "log" or not all(file["name"].endswith(".jsonl") for file in manifest["files"]):
-        raise Refused("what was opened does not become a log again: export with --format jsonl, without --opened")
+        raise Refused(
+            "what was opened does not become a log again: export with --format jsonl, without --opened",
+            code="bad_export",
+        )
     if manifest["events"] and (manifest["first"] != 1 or manifest["last"] != manifest["events"]):
-        raise Refused(f"it begins at position {manifest['first']}: only an export from position 1 on becomes a log")
+        raise Refused(
+            f"it begins at position {manifest['first']}: only an export from position 1 on becomes a log",
+            code="bad_export",
+        )
     for file in manifest["files"]:
         try:
             with (folder / file["name"]).open("rb") as opened:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
         except OSError as error:
-            raise Refused(f"{folder / file['name']}: {error.strerror}") from None
+            raise Refused(f"{folder / file['name']}: {error.strerror}", code="bad_export") from None
         if digest != file["sha256"]:
-            raise Refused(f"{folder / file['name']} is not what the manifest says: it was altered or cut short")
+            raise Refused(
+                f"{folder / file['name']} is not what the manifest says: it was altered or cut short", code="bad_export"
+            )
     return manifest
 
 
 async def _import(
     settings: Settings, folder: Path, manifest: dict[str, Any], keyring: Keyring, digester: Digester, operator: str
-) -> None:
+) -> Answer:
     connection = await psycopg.AsyncConnection[Row].connect(
         settings.database_url.get_secret_value(),
         autocommit=True,
@@ -98,7 +109,7 @@ async def _import(
     async with connection, connection.transaction():
         head = await (await connection.execute(HEAD)).fetchone()
         if head is None or head["position"]:
-            raise Refused("the database has a log already: only an empty one takes another")
+            raise Refused("the database has a log already: only an empty one takes another", code="log_not_empty")
         await _copy(connection, COPY_KEYS, _lines(folder, manifest, "keys"), _key)
         await _copy(connection, COPY_DISCARDED, _lines(folder, manifest, "discarded"), _discarded)
         last: dict[str, Any] = {}
@@ -106,7 +117,7 @@ async def _import(
         def event(row: dict[str, Any]) -> Sequence[Any]:
             nonlocal last
             if row["position"] != last.get("position", 0) + 1:
-                raise Refused(f"position {row['position']} comes after {last.get('position', 0)}")
+                raise Refused(f"position {row['position']} comes after {last.get('position', 0)}", code="bad_export")
             last = row
             advanced(row["position"])
             return _event(row)
@@ -114,17 +125,18 @@ async def _import(
         with shown_progress("importing", manifest["events"]) as advanced:
             await _copy(connection, COPY_EVENTS, _lines(folder, manifest, "events"), event)
         if last.get("position", 0) != manifest["events"]:
-            raise Refused(f"there are {last.get('position', 0)} events, the manifest says {manifest['events']}")
+            raise Refused(
+                f"there are {last.get('position', 0)} events, the manifest says {manifest['events']}", code="bad_export"
+            )
         if last:
             await connection.execute(ADVANCE, (last["position"], last["recorded_at"]))
         claims = await _claim(connection, keyring, digester)
         parameters = {"folder": str(folder), "events": manifest["events"]}
         await operations.record(connection, operator, OPERATION, parameters, "done")
-    result = {"events": manifest["events"], "claims": claims}
-    if on_terminal():
-        say(f"{result['events']:,} events. Next: `muster rebuild users`, then `muster verify model --no-topics`")
-    else:
-        tell_line(**result)
+    return Answer(
+        result={"events": manifest["events"], "claims": claims},
+        words=[f"{manifest['events']:,} events. Next: `muster rebuild users`, then `muster verify model --no-topics`"],
+    )
 
 
 def _lines(folder: Path, manifest: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:

@@ -8,18 +8,17 @@ from typing import Any
 
 import orjson
 from psycopg import errors
-from rich.console import Console
+from rich.console import RenderableType
 from rich.table import Table
 
 from events.operations import Operation, listed
+from muster.answers import Answer
 from muster.failures import CannotRun
 from muster.target import on_database
 from runtime.settings import Settings
 
 
-def tell_operations(
-    settings: Settings, *, operator: str | None, operation: str | None, limit: int, as_json: bool
-) -> None:
+def operations_of(settings: Settings, *, operator: str | None, operation: str | None, limit: int) -> Answer:
     """Raises CannotRun, Unavailable and psycopg's errors."""
     try:
         found = asyncio.run(
@@ -30,29 +29,24 @@ def tell_operations(
         )
     except errors.InsufficientPrivilege:
         raise CannotRun("the login of DATABASE_URL may not read the operations: give the command API's") from None
-    if as_json:
-        print(orjson.dumps({"operations": [_document(one) for one in found]}).decode())
-    elif not found:
-        print("no operation is recorded")
-    else:
-        _draw(found)
+    return Answer(result={"operations": [_document(one) for one in found]}, words=[_words(found)])
 
 
 def _document(operation: Operation) -> Mapping[str, Any]:
     return {name: _time(value) if isinstance(value, datetime) else value for name, value in asdict(operation).items()}
 
 
-def _draw(operations: list[Operation]) -> None:
-    # names and reasons are not ours to read colours from
-    console = Console(markup=False, highlight=False)
+def _words(operations: list[Operation]) -> RenderableType:
+    if not operations:
+        return "no operation is recorded"
     table = Table("at", "operator", "operation", "outcome", "took", "with")
     for one in operations:
         took = "" if one.ended_at is None else f"{(one.ended_at - one.at).total_seconds():.1f} s"
-        table.add_row(_time(one.at), one.operator, one.operation, one.outcome, took, _words(one))
-    console.print(table)
+        table.add_row(_time(one.at), one.operator, one.operation, one.outcome, took, _with(one))
+    return table
 
 
-def _words(operation: Operation) -> str:
+def _with(operation: Operation) -> str:
     told = {**operation.parameters, **(operation.result or {})}
     return ", ".join(f"{name}={orjson.dumps(value).decode()}" for name, value in told.items() if value is not None)
 

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar for each phase on a terminal, otherwise about a line of JSON a second."""
+"""How far a long command is, on stderr: a bar for each phase on a terminal, otherwise about a line of JSON a second."""
 
 import sys
 import time
@@ -20,40 +20,25 @@ BAR_EVERY: Final = 0.25
 
 Advanced = Callable[[int], None]
 
-console = Console()
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Display:
-    """`show` takes every measure; `say` a finding: as words, or as what a line of JSON holds."""
+    """`show` takes every measure; `note` what else is to be known meanwhile: in words, and as a line of JSON has it."""
 
     show: Callable[[Measure], None]
-    say: Callable[[str, Mapping[str, Any]], None]
+    note: Callable[[str, Mapping[str, Any]], None]
     # seconds between two measures that are worth a look
     pulse: float
-
-
-def on_terminal() -> bool:
-    return sys.stdout.isatty()
-
-
-def say(line: str) -> None:
-    """A line of text on stdout, above the bar if there is one, however long it is."""
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def tell_line(**members: object) -> None:
-    """A line of JSON on stdout."""
-    print(orjson.dumps(members, default=str).decode(), flush=True)
 
 
 @contextmanager
 def display() -> Generator[Display]:
     """For work of several phases, which measures itself."""
-    if not on_terminal():
+    console = Console(stderr=True, markup=False, highlight=False)
+    if not console.is_terminal:
         yield Display(
-            show=lambda measure: tell_line(**asdict(measure)),
-            say=lambda _, finding: tell_line(**finding),
+            show=lambda measure: _tell_line(asdict(measure)),
+            note=lambda _, members: _tell_line(members),
             pulse=LINE_EVERY,
         )
         return
@@ -64,7 +49,8 @@ def display() -> Generator[Display]:
         TextColumn("{task.fields[pace]}"),
     )
     tasks: dict[str, TaskID] = {}
-    with Bar(*columns, console=console) as bar:
+    # what is said meanwhile stands above the bar, unless it goes elsewhere
+    with Bar(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bar:
 
         def show(measure: Measure) -> None:
             if measure.phase not in tasks:
@@ -73,7 +59,11 @@ def display() -> Generator[Display]:
                 tasks[measure.phase], completed=measure.done, total=measure.total, pace=_pace(measure), refresh=True
             )
 
-        yield Display(show=show, say=lambda words, _: say(words), pulse=BAR_EVERY)
+        yield Display(show=show, note=lambda words, _: console.print(words, soft_wrap=True), pulse=BAR_EVERY)
+
+
+def _tell_line(members: Mapping[str, Any]) -> None:
+    print(orjson.dumps(members, default=str).decode(), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from events.recording import Position
 from events.replay import Replay, Replayed, Selection, counted, name_of
 from events.topics import ensure_topic, partition_numbers
 from events.wire import TYPES
+from muster.answers import Answer, Finding
 from muster.failures import CannotRun, Refused
 from muster.moments import position_told
-from muster.progress import on_terminal, say, shown_progress, tell_line
+from muster.progress import shown_progress
 from muster.recorded import recorded
 from runtime import failpoints
 from runtime.database import Connection, Row
@@ -47,25 +48,28 @@ class Asked:
         return {"topic": self.topic, "from": self.first, "until": self.last, "users": self.users, "types": self.types}
 
 
-def replay_log(settings: Settings, asked: Asked, operator: str) -> None:
+def replay_log(settings: Settings, asked: Asked, operator: str) -> Answer:
     """Raises Refused, CannotRun, BadKey and psycopg's errors."""
     if asked.topic == settings.snapshot_topic:
-        raise Refused(f"{asked.topic} holds current records, no events: replay to a topic of its own")
+        raise Refused(
+            f"{asked.topic} holds current records, no events: replay to a topic of its own", code="live_topic"
+        )
     if asked.topic == settings.events_topic and not asked.force_live:
         raise Refused(
             f"{asked.topic} is the live topic: everybody who follows it would get these events again. Name another"
-            " topic, or say --force-live"
+            " topic, or say --force-live",
+            code="live_topic",
         )
     failpoints.arm(settings.failpoints)
     try:
-        asyncio.run(_replay(settings, asked, operator))
+        return asyncio.run(_replay(settings, asked, operator))
     except (KafkaError, OSError) as error:
         raise CannotRun(f"the broker at {settings.kafka_bootstrap_servers}: {error}") from None
     except WrongKey as error:
-        raise CannotRun(str(error)) from None
+        raise CannotRun(str(error), code="wrong_key") from None
 
 
-async def _replay(settings: Settings, asked: Asked, operator: str) -> None:
+async def _replay(settings: Settings, asked: Asked, operator: str) -> Answer:
     keyring = open_keyring(settings)
     connection = await psycopg.AsyncConnection[Row].connect(
         settings.database_url.get_secret_value(),
@@ -78,8 +82,9 @@ async def _replay(settings: Settings, asked: Asked, operator: str) -> None:
         counts = await counted(connection, selection)
         total = sum(counts.values())
         if asked.dry_run:
-            _tell({"events": total, "types": counts, "until": selection.until, "topic": asked.topic, "dry_run": True})
-            return
+            return _answer(
+                {"events": total, "types": counts, "until": selection.until, "topic": asked.topic, "dry_run": True}
+            )
         name = name_of(asked.parameters)
         await ensure_topic(settings, asked.topic)
         partitions = len(await partition_numbers(settings.kafka_bootstrap_servers, asked.topic))
@@ -91,9 +96,7 @@ async def _replay(settings: Settings, asked: Asked, operator: str) -> None:
             with shown_progress("replaying", total) as advanced:
                 done = await replay.run(selection, advanced)
             result.update(_result(selection, done, name))
-        _tell({**result, "topic": asked.topic})
-        if done.unreadable:
-            raise Refused(f"{done.unreadable} events cannot be read and were passed over")
+        return _answer({**result, "topic": asked.topic}, unreadable=done.unreadable)
 
 
 def _result(selection: Selection, done: Replayed, name: str) -> dict[str, Any]:
@@ -106,11 +109,11 @@ def _result(selection: Selection, done: Replayed, name: str) -> dict[str, Any]:
     }
 
 
-def _tell(result: Mapping[str, Any]) -> None:
-    if on_terminal():
-        say(", ".join(f"{name}: {value}" for name, value in result.items()))
-    else:
-        tell_line(**result)
+def _answer(result: Mapping[str, Any], *, unreadable: int = 0) -> Answer:
+    words = ", ".join(f"{name}: {value}" for name, value in result.items())
+    told = f"{unreadable} events cannot be read and were passed over"
+    findings = [Finding(code="unreadable", detail=told)] if unreadable else []
+    return Answer(result=result, words=[words], findings=findings)
 
 
 async def _selection(connection: Connection, asked: Asked) -> Selection:

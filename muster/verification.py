@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from events.keyring import Keyring, WrongKey, open_keyring
+from muster.answers import Answer, Finding, Parts
 from muster.differences import document_of, line_of
 from muster.failures import CannotRun
-from muster.progress import on_terminal, say, shown_progress, tell_line
-from projector.findings import Finding
+from muster.progress import shown_progress
+from projector.findings import Finding as Difference
 from projector.standing import CannotVerify, Standing, standing
 from projector.topics_check import TopicsCheck, topics_check
 from projector.verifying import ModelCheck, one_moment
@@ -18,27 +19,27 @@ from runtime.settings import Settings
 KEYS_REMEMBERED: Final = 1000
 
 
-async def verify(settings: Settings, *, every: bool, topics: bool, tail: int) -> int:
-    """The number of differences. Raises CannotRun, BadKey and psycopg's errors."""
+async def verify(settings: Settings, *, every: bool, topics: bool, tail: int) -> Answer:
+    """What was compared, and the differences. Raises CannotRun, BadKey and psycopg's errors."""
     run = _Run(every=every)
     try:
         async with AsyncExitStack() as stack:
             check = await stack.enter_async_context(topics_check(settings)) if topics else None
-            await run.compare(settings, check, tail=tail)
+            return await run.compare(settings, check, tail=tail)
     except CannotVerify as error:
         raise CannotRun(f"could not check: {error}") from None
     except WrongKey as error:
-        raise CannotRun(f"could not check: {error}") from None
-    return run.findings
+        raise CannotRun(f"could not check: {error}", code="wrong_key") from None
 
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
     every: bool
-    findings: int = 0
+    differences: int = 0
+    told: Parts = field(default_factory=Parts)
     began: float = field(default_factory=time.monotonic)
 
-    async def compare(self, settings: Settings, topics: TopicsCheck | None, *, tail: int) -> None:
+    async def compare(self, settings: Settings, topics: TopicsCheck | None, *, tail: int) -> Answer:
         # each user's key is met once: remembering them all would only fill memory
         keyring = Keyring(open_keyring(settings).kek, capacity=KEYS_REMEMBERED)
         async with one_moment(settings) as connection:
@@ -49,21 +50,18 @@ class _Run:
             if topics is not None:
                 with shown_progress("topics", topics.records) as advanced:
                     await topics.run(connection, keyring, stands, self._report, tail=tail, advanced=advanced)
-        self._sum_up(stands, model, topics)
+        return self._answer(stands, model, topics)
 
-    def _report(self, finding: Finding) -> None:
-        self.findings += 1
-        if self.findings > 1 and not self.every:
-            return
-        if on_terminal():
-            say(line_of(finding))
-        else:
-            tell_line(difference=document_of(finding))
+    def _report(self, difference: Difference) -> None:
+        self.differences += 1
+        if self.differences == 1 or self.every:
+            self.told.add(document_of(difference), line_of(difference))
 
-    def _sum_up(self, stands: Standing, model: ModelCheck, topics: TopicsCheck | None) -> None:
+    def _answer(self, stands: Standing, model: ModelCheck, topics: TopicsCheck | None) -> Answer:
         compared = model.tally
         summary: dict[str, Any] = {
-            "differences": self.findings,
+            "differences": self.differences,
+            "found": self.told.documents,
             "position": stands.head,
             "reached": min(stands.reached.values()),
             "users": compared.users,
@@ -74,20 +72,23 @@ class _Run:
             "topics": None if topics is None else {"events": topics.tally.tail, "snapshot": topics.tally.snapshot},
             "seconds": round(time.monotonic() - self.began, 2),
         }
-        if not on_terminal():
-            tell_line(**summary)
-            return
-        say(
-            f"compared {compared.users:,} users, {compared.events:,} events and {compared.rows:,} rows at position"
-            f" {stands.head:,}, of which the read model has reached {summary['reached']:,}, in {summary['seconds']} s"
-        )
+        seconds, reached = summary["seconds"], summary["reached"]
+        words = [
+            (
+                f"compared {compared.users:,} users, {compared.events:,} events and {compared.rows:,} rows, at position"
+                f" {stands.head:,}, of which the read model has reached {reached:,}, in {seconds} s"
+            )
+        ]
         if topics is None:
-            say("the topics were not compared (--no-topics)")
+            words.append("the topics were not compared (--no-topics)")
         else:
-            say(f"compared {topics.tally.tail:,} records of events and {topics.tally.snapshot:,} of snapshots")
+            words.append(f"compared {topics.tally.tail:,} records of events and {topics.tally.snapshot:,} of snapshots")
         if stands.parked or stands.unpublished or stands.discarded:
-            say(
+            words.append(
                 f"users held back: {len(stands.parked)} by the projector, {len(stands.unpublished)} by the relay;"
                 f" {stands.discarded} events were given up"
             )
-        say("no difference" if not self.findings else f"DIFFERENCES: {self.findings:,}")
+        if not self.differences:
+            return Answer(result=summary, words=[*words, "no difference"])
+        found = Finding(code="difference", detail=f"differences: {self.differences:,}")
+        return Answer(result=summary, words=words, findings=[found])

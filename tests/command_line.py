@@ -26,8 +26,10 @@ class Told:
     stderr: str
 
     @property
-    def document(self) -> Any:  # noqa: ANN401 - a JSON document
-        return json.loads(self.stdout)
+    def result(self) -> Any:  # noqa: ANN401 - a JSON document
+        """What a command with --json came to."""
+        assert self.stdout, self.stderr
+        return json.loads(self.stdout)["result"]
 
 
 Operate = Callable[..., Told]

@@ -4,17 +4,16 @@ from typing import Annotated
 
 import typer
 
-from muster.audit_log import log_to_stderr
+from muster.answers import Answer, answering
 from muster.entering import entered_password
 from muster.operator import OperatorOption, operator_named
 from muster.target import target_settings
 
-app = typer.Typer(
-    help="Make administrators.", callback=log_to_stderr, no_args_is_help=True, rich_markup_mode="markdown"
-)
+app = typer.Typer(help="Make administrators.", no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @app.command()
+@answering
 def create(
     email: Annotated[str, typer.Option(help="The e-mail address to log in with.")],
     *,
@@ -26,7 +25,7 @@ def create(
         str | None, typer.Option(help="Why: kept with the event for ever, in the clear, so it must name nobody.")
     ] = None,
     operator: OperatorOption = None,
-) -> None:
+) -> Answer:
     """Make an administrator: an event in the log like any other, with the roles admin and user.
 
     DATABASE_URL, KEK and EMAIL_INDEX_KEY (or their _FILE forms) are the command API's.
@@ -46,4 +45,8 @@ def create(
             reason=reason,
         )
     )
-    print(f"{outcome.user.email} is an administrator: id {outcome.user.id}, position {outcome.position}")
+    user, position = outcome.user, outcome.position
+    return Answer(
+        result={"user_id": str(user.id), "email": user.email, "position": position},
+        words=[f"{user.email} is an administrator: id {user.id}, position {position}"],
+    )

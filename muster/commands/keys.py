@@ -1,11 +1,11 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
 
 import typer
 
-from muster.audit_log import log_to_stderr
+from muster.answers import Answer, answering
 from muster.failures import Refused
 from muster.operator import OperatorOption, operator_named
 from muster.target import on_database, target_settings
@@ -14,16 +14,18 @@ from runtime.database import Connection
 if TYPE_CHECKING:
     from identity.signing_keys import KeyRecord
 
+State = Literal["void", "published", "signs", "verifies"]
+
 app = typer.Typer(
     help="The keys that sign access tokens: list, rotate, revoke.",
-    callback=log_to_stderr,
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 
 
 @app.command("list")
-def list_keys() -> None:
+@answering
+def list_keys() -> Answer:
     """Say what each key does, the oldest first."""
     # each command imports what it alone needs: the others start faster without it
     from identity.signing_keys import all_keys  # noqa: PLC0415
@@ -31,11 +33,15 @@ def list_keys() -> None:
     keys = asyncio.run(on_database(target_settings(), all_keys))
     now = datetime.now(UTC)
     signing = [key.kid for key in keys if _signs(key, now)]
-    for key in keys:
-        print(f"{key.kid}  {_state(key, now, signs=key.kid in signing[-1:])}")
+    states: dict[str, State] = {key.kid: _state(key, now, signs=key.kid in signing[-1:]) for key in keys}
+    return Answer(
+        result={"keys": [_document(key, states[key.kid]) for key in keys]},
+        words=[f"{key.kid}  {_words(key, states[key.kid], now)}" for key in keys],
+    )
 
 
 @app.command()
+@answering
 def rotate(
     after: Annotated[
         int,
@@ -48,7 +54,7 @@ def rotate(
         ),
     ] = 120,
     operator: OperatorOption = None,
-) -> None:
+) -> Answer:
     """Publish a new key at once, which signs after a while; tokens of the keys before it stay valid."""
     from events import operations  # noqa: PLC0415
     from events.keyring import open_keyring  # noqa: PLC0415
@@ -63,7 +69,7 @@ def rotate(
     async def publish(connection: Connection) -> None:
         await check_kek(connection, kek)
         if not _living(await all_keys(connection)):
-            raise Refused("there is no key to take over from: a running command API makes the first one")
+            raise Refused("there is no key to take over from: a running command API makes the first one", code="no_key")
         async with connection.transaction():
             await insert_next(connection, key, signs_in=after)
             parameters = {"kid": key.kid, "signs_in": after}
@@ -71,17 +77,23 @@ def rotate(
 
     asyncio.run(on_database(settings, publish))
     record("keys.rotated", kid=key.kid, signs_in=after)
-    print(f"{key.kid} is published, and signs in {after} s.")
-    print("What the keys before it signed stays valid until it expires.")
+    return Answer(
+        result={"kid": key.kid, "signs_in": after},
+        words=[
+            f"{key.kid} is published, and signs in {after} s.",
+            "What the keys before it signed stays valid until it expires.",
+        ],
+    )
 
 
 @app.command()
+@answering
 def revoke(
     kid: Annotated[str, typer.Argument(metavar="KID", help="As `muster keys list` has it.")],
     *,
     force: Annotated[bool, typer.Option("--force", help="Even if no other key signs yet.")] = False,
     operator: OperatorOption = None,
-) -> None:
+) -> Answer:
     """Trust a key no more: every token it signed is void within a second, on every instance.
 
     Sessions go on: a refresh gives a token of another key. If no other key signs yet, `muster keys rotate --after 1`
@@ -96,11 +108,12 @@ def revoke(
         living = _living(await signing_keys.all_keys(connection))
         others = [key for key in living if key.kid != kid]
         if len(others) == len(living):
-            raise Refused(f"no living key has the id {kid}: `muster keys list` names them")
+            raise Refused(f"no living key has the id {kid}: `muster keys list` names them", code="unknown_key")
         if not force and not any(_signs(key, datetime.now(UTC)) for key in others):
             raise Refused(
                 f"no other key than {kid} signs now: make one with `muster keys rotate --after 1` and repeat this after"
-                " a second, or say --force and let logins be refused until there is one"
+                " a second, or say --force and let logins be refused until there is one",
+                code="only_key",
             )
         async with connection.transaction():
             await signing_keys.revoke(connection, kid)
@@ -110,11 +123,14 @@ def revoke(
 
     others = asyncio.run(on_database(target_settings(), void))
     record("keys.revoked", kid=kid)
-    print(f"{kid} is void: within a second no token that it signed is valid any more. Sessions go on by a refresh.")
+    signing = any(_signs(key, datetime.now(UTC)) for key in others)
+    words = [f"{kid} is void: within a second no token that it signed is valid any more. Sessions go on by a refresh."]
     if not others:
-        print("There is no key now: a running command API makes one at once.")
-    elif not any(_signs(key, datetime.now(UTC)) for key in others):
-        print(f"No key signs before {_time(others[0].signs_from)}: `muster keys rotate --after 1` makes one that does.")
+        words.append("There is no key now: a running command API makes one at once.")
+    elif not signing:
+        signs_from = _time(others[0].signs_from)
+        words.append(f"No key signs before {signs_from}: `muster keys rotate --after 1` makes one that does.")
+    return Answer(result={"kid": kid, "another_signs": signing}, words=words)
 
 
 def _living(keys: "Sequence[KeyRecord]") -> "Sequence[KeyRecord]":
@@ -126,14 +142,36 @@ def _signs(key: "KeyRecord", now: datetime) -> bool:
     return key.signs_from <= now and bool(_living([key]))
 
 
-def _state(key: "KeyRecord", now: datetime, *, signs: bool) -> str:
+def _state(key: "KeyRecord", now: datetime, *, signs: bool) -> State:
     if not _living([key]):
-        return f"void since {_time(key.verifies_until or now)}"
+        return "void"
     if key.signs_from > now:
-        return f"published, signs from {_time(key.signs_from)}"
-    if signs:
-        return f"signs since {_time(key.signs_from)}"
-    return "verifies" if key.verifies_until is None else f"verifies until {_time(key.verifies_until)}"
+        return "published"
+    return "signs" if signs else "verifies"
+
+
+def _document(key: "KeyRecord", state: State) -> dict[str, Any]:
+    return {
+        "kid": key.kid,
+        "state": state,
+        "published_at": key.published_at,
+        "signs_from": key.signs_from,
+        "verifies_until": key.verifies_until,
+    }
+
+
+def _words(key: "KeyRecord", state: State, now: datetime) -> str:
+    match state:
+        case "void":
+            return f"void since {_time(key.verifies_until or now)}"
+        case "published":
+            return f"published, signs from {_time(key.signs_from)}"
+        case "signs":
+            return f"signs since {_time(key.signs_from)}"
+        case "verifies":
+            return "verifies" if key.verifies_until is None else f"verifies until {_time(key.verifies_until)}"
+        case _:
+            assert_never(state)
 
 
 def _time(at: datetime) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from muster.audit_log import log_to_stderr
+from muster.answers import Answer, answering
 from muster.failures import CannotRun, Refused
 from muster.operator import OperatorOption, operator_named
 from muster.target import target_settings
@@ -18,7 +18,7 @@ from runtime.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from muster.progress import Display
+    from projector.comparing import Difference
     from projector.measured import Progress
     from projector.rebuild import Rebuilt
     from runtime.database import Connection
@@ -27,13 +27,13 @@ OPERATION = "rebuild"
 
 app = typer.Typer(
     help="Make the read model anew from the log, without an outage.",
-    callback=log_to_stderr,
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 
 
 @app.command()
+@answering
 def users(
     *,
     dry_run: Annotated[
@@ -45,29 +45,27 @@ def users(
         int, typer.Option(min=1, max=64, help="Processes that read the log.", show_default="one a core")
     ] = os.cpu_count() or 1,
     operator: OperatorOption = None,
-) -> None:
+) -> Answer:
     """Build the table of users from the log beside the live one, compare them, and swap them in one transaction.
 
     Readers and writers go on all the time. A run that was killed is gone on with where it stopped. DATABASE_URL and KEK
-    (or their _FILE forms) are the projector's; nothing but PostgreSQL need run. On a terminal it shows a bar, else it
-    prints lines of JSON.
+    (or their _FILE forms) are the projector's; nothing but PostgreSQL need run.
 
     Exits with 0 when it is done, whatever differs; 1 when it was refused; 2 when something it needs is missing.
     """
     if abandon and (dry_run or fresh):
-        raise CannotRun("--abandon goes with neither --dry-run nor --fresh")
+        raise CannotRun("--abandon goes with neither --dry-run nor --fresh", code="usage")
     settings, name = target_settings("projector"), operator_named(operator)
     try:
         failpoints.arm(settings.failpoints)
     except ValueError as error:
         raise CannotRun(str(error)) from None
     if abandon:
-        asyncio.run(_abandon(settings, name))
-    else:
-        asyncio.run(_rebuild(settings, name, dry_run=dry_run, fresh=fresh, workers=workers))
+        return asyncio.run(_abandon(settings, name))
+    return asyncio.run(_rebuild(settings, name, dry_run=dry_run, fresh=fresh, workers=workers))
 
 
-async def _rebuild(settings: Settings, operator: str, *, dry_run: bool, fresh: bool, workers: int) -> None:
+async def _rebuild(settings: Settings, operator: str, *, dry_run: bool, fresh: bool, workers: int) -> Answer:
     # each command imports what it alone needs: the others start faster without it
     from events.keyring import open_keyring  # noqa: PLC0415
     from muster.progress import display  # noqa: PLC0415
@@ -82,7 +80,7 @@ async def _rebuild(settings: Settings, operator: str, *, dry_run: bool, fresh: b
             began = time.monotonic()
             build, new = await begun(connection, fresh=fresh)
             if not new:
-                shown.say(
+                shown.note(
                     f"going on with build {build.id}, which is {build.phase}", {"phase": "resumed", "build": build.id}
                 )
             rebuild = Rebuild(
@@ -94,10 +92,10 @@ async def _rebuild(settings: Settings, operator: str, *, dry_run: bool, fresh: b
             finally:
                 ticking.cancel()
             result.update(_summary(rebuilt, time.monotonic() - began))
-        _tell(rebuilt, result, shown)
+    return _answer(rebuilt, result, resumed=not new)
 
 
-async def _abandon(settings: Settings, operator: str) -> None:
+async def _abandon(settings: Settings, operator: str) -> Answer:
     from projector import builds  # noqa: PLC0415
 
     async with _recorded(settings, operator, {"abandon": True}) as (connection, result):
@@ -105,7 +103,7 @@ async def _abandon(settings: Settings, operator: str) -> None:
         if build is not None:
             await builds.abandon(connection, build)
         result["build"] = None if build is None else build.id
-    print("nothing is being built" if build is None else f"build {build.id} is dropped")
+    return Answer(result=result, words=["nothing is being built" if build is None else f"build {build.id} is dropped"])
 
 
 @asynccontextmanager
@@ -132,12 +130,16 @@ async def _recorded(
             async with recorded(settings, operator, OPERATION, parameters, refusals=refusals) as result:
                 yield connection, result
     except RebuildUnderWay as error:
-        raise Refused(str(error)) from None
+        raise Refused(str(error), code="under_way") from None
     except TooManyHeldBack as error:
-        raise Refused(str(error)) from None
+        raise Refused(str(error), code="too_many_held_back") from None
     except NotWhole as error:
-        raise Refused(f"the build is not whole and was not swapped in: {error}; begin anew with --fresh") from None
-    except (BuildGone, WorkerDied, WrongKey) as error:
+        raise Refused(
+            f"the build is not whole and was not swapped in: {error}; begin anew with --fresh", code="not_whole"
+        ) from None
+    except WrongKey as error:
+        raise CannotRun(str(error), code="wrong_key") from None
+    except (BuildGone, WorkerDied) as error:
         raise CannotRun(str(error)) from None
 
 
@@ -158,17 +160,21 @@ def _summary(rebuilt: "Rebuilt", seconds: float) -> dict[str, Any]:
     }
 
 
-def _tell(rebuilt: "Rebuilt", summary: Mapping[str, Any], shown: "Display") -> None:
-    for one in rebuilt.shown:
-        where = ", ".join(one.columns) if one.live_version and one.next_version else "the whole row"
-        shown.say(
-            f"user {one.user_id} differs in {where}: live version {one.live_version} (position {one.live_position}),"
-            f" rebuilt version {one.next_version} (position {one.next_position})",
-            {"phase": "difference", **asdict(one)},
-        )
+def _answer(rebuilt: "Rebuilt", summary: Mapping[str, Any], *, resumed: bool) -> Answer:
     ending = "swapped in" if rebuilt.swapped else "not swapped in: the next run goes on with it"
-    shown.say(
-        f"{summary['events']:,} events, {summary['users']:,} users, {summary['seconds']} s;"
-        f" {summary['differences']} differences, {summary['parked']} held back; {ending}",
-        {"phase": "done", **summary},
+    differ = f"{summary['differences']} differences, {summary['parked']} held back"
+    return Answer(
+        result={**summary, "resumed": resumed, "differing": [asdict(one) for one in rebuilt.shown]},
+        words=[
+            *(_line(one) for one in rebuilt.shown),
+            f"{summary['events']:,} events, {summary['users']:,} users, {summary['seconds']} s; {differ}; {ending}",
+        ],
+    )
+
+
+def _line(one: "Difference") -> str:
+    where = ", ".join(one.columns) if one.live_version and one.next_version else "the whole row"
+    return (
+        f"user {one.user_id} differs in {where}: live version {one.live_version} (position {one.live_position}),"
+        f" rebuilt version {one.next_version} (position {one.next_position})"
     )

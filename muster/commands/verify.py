@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from muster.answers import Answer, answering
 from muster.target import target_settings
 
 app = typer.Typer(
@@ -14,12 +15,13 @@ app = typer.Typer(
 
 
 @app.command("model")
+@answering
 def verify_model(
     *,
     every: Annotated[bool, typer.Option("--all", help="Print every difference, not only the first.")] = False,
     topics: Annotated[bool, typer.Option("--topics/--no-topics", help="Compare the topics too.")] = True,
     tail: Annotated[int, typer.Option(min=1, help="How many records of each partition of the history topic.")] = 1000,
-) -> None:
+) -> Answer:
     """Compare every row of the live read model with the log, as both are at one moment, while all goes on.
 
     The events of each user are folded, and must give what they carry and what the row has. Then the last records of
@@ -32,5 +34,4 @@ def verify_model(
 
     # what it would say of a broker is in the one line that is said
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    if asyncio.run(verify(target_settings("projector"), every=every, topics=topics, tail=tail)):
-        raise typer.Exit(1)
+    return asyncio.run(verify(target_settings("projector"), every=every, topics=topics, tail=tail))

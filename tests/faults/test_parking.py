@@ -129,7 +129,7 @@ def test_a_damaged_record_of_the_topic_holds_back_its_user_alone_and_a_retry_rea
     assert listed.status == 1
     assert f"user {ada.id} is held back from the read model from version 2 (position 3) on, 2 events" in listed.stdout
     assert row_of(owner, ada) == (1, "ada")
-    shown = operate("parked", "show", ada.id, "--json").document["parked"][0]
+    shown = operate("parked", "show", ada.id, "--json").result["parked"][0]
     assert shown["record"]["value"] == '{"user": {'
     assert [event["version"] for event in shown["events"]] == [2, 3]
 
@@ -164,7 +164,7 @@ def test_a_record_that_is_no_event_holds_nobody_back(
     command = start_process("command_api").wait_until_ready()
     rename(command, ada, "Ada Lovelace")
     wait_for(owner, ada, 3, "Ada Lovelace")
-    numbers = [one["id"] for one in operate("parked", "list", "--json").document["parked"]]
+    numbers = [one["id"] for one in operate("parked", "list", "--json").result["parked"]]
     assert operate("parked", "retry", "--all").status == 0
     assert operate("parked", "discard", str(numbers[0])).status == 2
     for number in numbers:

@@ -30,6 +30,12 @@ class Told:
         return [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{")]
 
     @property
+    def result(self) -> Any:  # noqa: ANN401 - a JSON document
+        """What a command with --json came to."""
+        assert self.stdout, self.stderr
+        return json.loads(self.stdout)["result"]
+
+    @property
     def refusal(self) -> tuple[int, str]:
         """Of a command that answered nothing."""
         assert self.stdout == ""

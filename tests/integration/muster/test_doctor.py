@@ -1,7 +1,6 @@
 """`muster doctor`: each failure is found, and told with what to do about it."""
 
 import base64
-import json
 import secrets
 from typing import Any
 
@@ -22,7 +21,7 @@ def servers(make_settings: MakeSettings) -> str:
 
 
 def checks(told: Told) -> Checks:
-    return {check["name"]: check for check in json.loads(told.stdout)["checks"]}
+    return {check["name"]: check for check in told.result["checks"]}
 
 
 async def test_a_deployment_in_order_is_0(muster: Muster, servers: str) -> None:

@@ -65,9 +65,9 @@ def queried(query: str) -> list[Any]:
     return relation.fetchall()
 
 
-def last_line(told: Told) -> dict[str, Any]:
+def done(told: Told) -> dict[str, Any]:
     assert told.status == 0, told.stderr
-    return json.loads(told.stdout.splitlines()[-1])
+    return told.result
 
 
 async def test_a_log_that_was_exported_is_restored_and_verifies(
@@ -78,7 +78,9 @@ async def test_a_log_that_was_exported_is_restored_and_verifies(
         " WHERE position = 41"
     )
     folder = tmp_path / "export"
-    told = last_line(await muster("export", str(folder), "--operator", "grace", KEK=None, KEK_FILE=None, **projectors))
+    told = done(
+        await muster("export", "--json", str(folder), "--operator", "grace", KEK=None, KEK_FILE=None, **projectors)
+    )
     assert (told["events"], told["first"], told["last"]) == (65, 1, 65)
     manifest = manifest_of(folder)
     assert [(file["name"], file["rows"]) for file in manifest["files"]] == [
@@ -90,18 +92,18 @@ async def test_a_log_that_was_exported_is_restored_and_verifies(
     assert b"example.com" not in written
     assert b"Changed" not in written
 
-    restored = last_line(await muster("import-log", str(folder), DATABASE_URL=empty))
+    restored = done(await muster("import-log", "--json", str(folder), DATABASE_URL=empty))
     assert restored == {"events": 65, "claims": 35}
     projector = as_role(empty, "muster_projector")
     assert (await muster("rebuild", "users", "--workers", "1", DATABASE_URL=projector)).status == 0
-    verified = await muster("verify", "model", "--no-topics", DATABASE_URL=projector)
-    assert last_line(verified)["events"] == 65
+    verified = await muster("verify", "model", "--no-topics", "--json", DATABASE_URL=projector)
+    assert done(verified)["events"] == 65
     with psycopg.Connection[dict[str, Any]].connect(empty, row_factory=dict_row) as connection:
         for query in (LOG, "SELECT * FROM log.user_keys ORDER BY user_id", "SELECT * FROM log.discarded"):
             assert connection.execute(query.encode()).fetchall() == peopled.owner.execute(query.encode()).fetchall()
     again = await muster("import-log", str(folder), DATABASE_URL=empty)
     assert (again.status, "has a log already" in again.stderr) == (1, True)
-    operations = json.loads((await muster("operations", "--json", DATABASE_URL=empty)).stdout)["operations"]
+    operations = (await muster("operations", "--json", DATABASE_URL=empty)).result["operations"]
     assert {"import-log", "rebuild"} == {one["operation"] for one in operations}
 
 
@@ -111,7 +113,7 @@ async def test_a_stretch_in_parquet_is_read_by_duckdb_and_pandas(
     peopled.damage(30, 1)
     folder = tmp_path / "export"
     stretch = ("--format", "parquet", "--since", "21", "--as-of", "64")
-    told = last_line(await muster("export", str(folder), *stretch, **projectors))
+    told = done(await muster("export", "--json", str(folder), *stretch, **projectors))
     assert (told["events"], told["first"], told["last"], told["unreadable"]) == (44, 21, 64, 1)
     assert manifest_of(folder)["files"][0]["rows"] == 44
     query = f"SELECT type, count(*) FROM '{folder}/*.parquet' GROUP BY type ORDER BY type"
@@ -137,7 +139,9 @@ async def test_opened_lines_are_read_too(
     folder = tmp_path / "export"
     moment = peopled.owner.execute("SELECT recorded_at FROM log.events WHERE position = 40").fetchall()[0]
     as_of = moment["recorded_at"].isoformat()
-    assert last_line(await muster("export", str(folder), "--opened", "--as-of", as_of, **projectors))["events"] == 40
+    assert (
+        done(await muster("export", "--json", str(folder), "--opened", "--as-of", as_of, **projectors))["events"] == 40
+    )
     rows = queried(f"SELECT email FROM read_json('{folder}/events-*.jsonl') WHERE position = 7")
     assert rows == [("user00006@example.com",)]
     refused = await muster("import-log", str(folder), DATABASE_URL=empty)
@@ -171,7 +175,7 @@ async def test_what_was_altered_is_not_restored(
     word: str,
 ) -> None:
     folder = tmp_path / "export"
-    last_line(await muster("export", str(folder), **projectors))
+    done(await muster("export", "--json", str(folder), **projectors))
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_text(content)
@@ -187,11 +191,11 @@ async def test_only_the_owner_restores_and_only_with_the_right_key(
     muster: Muster, projectors: dict[str, str], empty: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "export"
-    last_line(await muster("export", str(folder), **projectors))
+    done(await muster("export", "--json", str(folder), **projectors))
     told = await muster("import-log", str(folder), DATABASE_URL=as_role(empty, "muster_command"))
     assert (told.status, "owner" in told.stderr) == (2, True)
     wrong = {"KEK": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "KEK_FILE": None}
     told = await muster("import-log", str(folder), DATABASE_URL=empty, **wrong)
-    assert (told.status, "set KEK or KEK_FILE" in told.stderr) == (1, True)
+    assert (told.status, "set KEK or KEK_FILE" in told.stderr) == (2, True)
     with psycopg.connect(empty) as connection:
         assert connection.execute("SELECT position FROM log.head").fetchall() == [(0,)]

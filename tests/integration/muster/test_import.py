@@ -1,6 +1,5 @@
 """`muster import`: files of users, what is refused of them, and going on after a kill."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ Owner = psycopg.Connection[dict[str, Any]]
 PASSWORD = "a lighthouse in the fog"
 
 
-def lines(told: Told) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in told.stdout.splitlines() if "phase" not in line]
+def counts(told: Told) -> dict[str, Any]:
+    return {name: value for name, value in told.result.items() if name != "lines"}
 
 
 def count(owner: Owner) -> int:
@@ -31,22 +30,20 @@ def ndjson(file: Path, users: int) -> Path:
 
 async def test_a_file_of_lines_becomes_users(muster: Muster, owner: Owner, tmp_path: Path) -> None:
     file = ndjson(tmp_path / "users.ndjson", 700)
-    checked = await muster("import", str(file), "--check")
-    assert (checked.status, lines(checked)) == (
-        0,
-        [{"created": 700, "done_before": 0, "refused": 0, "check": True}],
-    )
+    checked = await muster("import", "--json", str(file), "--check")
+    assert checked.status == 0
+    assert counts(checked) == {"created": 700, "done_before": 0, "refused": 0, "check": True}
     assert count(owner) == 0
-    told = await muster("import", str(file), "--operator", "grace", "--reason", "moved")
-    assert (told.status, lines(told)) == (0, [{"created": 700, "done_before": 0, "refused": 0, "check": False}])
+    told = await muster("import", "--json", str(file), "--operator", "grace", "--reason", "moved")
+    assert (told.status, counts(told)) == (0, {"created": 700, "done_before": 0, "refused": 0, "check": False})
     metadata = owner.execute(
         "SELECT DISTINCT metadata->'actor' AS actor, metadata->>'reason' AS reason FROM log.events"
     )
     assert metadata.fetchall() == [{"actor": {"subject": "grace", "kind": "operator"}, "reason": "moved"}]
-    again = await muster("import", str(file))
-    assert lines(again) == [{"created": 0, "done_before": 700, "refused": 0, "check": False}]
+    again = await muster("import", "--json", str(file))
+    assert counts(again) == {"created": 0, "done_before": 700, "refused": 0, "check": False}
     assert count(owner) == 700
-    operations = json.loads((await muster("operations", "--json")).stdout)["operations"]
+    operations = (await muster("operations", "--json")).result["operations"]
     assert [(one["operation"], one["outcome"], one["result"]["created"]) for one in operations] == [
         ("import", "done", 0),
         ("import", "done", 700),
@@ -55,15 +52,13 @@ async def test_a_file_of_lines_becomes_users(muster: Muster, owner: Owner, tmp_p
 
 async def test_one_that_was_killed_goes_on(muster: Muster, owner: Owner, tmp_path: Path) -> None:
     file = ndjson(tmp_path / "users.jsonl", 1500)
-    killed = await muster("import", str(file), FAILPOINTS="command.committed=kill@700")
+    killed = await muster("import", "--json", str(file), FAILPOINTS="command.committed=kill@700")
     assert killed.status == -9
     before = count(owner)
     assert 0 < before < 1500
-    told = await muster("import", str(file))
-    assert (told.status, lines(told)) == (
-        0,
-        [{"created": 1500 - before, "done_before": before, "refused": 0, "check": False}],
-    )
+    told = await muster("import", "--json", str(file))
+    assert told.status == 0
+    assert counts(told) == {"created": 1500 - before, "done_before": before, "refused": 0, "check": False}
     assert count(owner) == 1500
 
 
@@ -81,11 +76,10 @@ async def test_a_spreadsheet_becomes_users(
         "eve@example.com,,\n"
         f"fay@example.com,Fay,,,,{PASSWORD},\n"
     )
-    told = await muster("import", str(file))
+    told = await muster("import", "--json", str(file))
     assert told.status == 1
-    *refused, summary = lines(told)
-    assert summary == {"created": 3, "done_before": 0, "refused": 3, "check": False}
-    assert [(one["line"], one["errors"][0]["pointer"]) for one in refused] == [
+    assert counts(told) == {"created": 3, "done_before": 0, "refused": 3, "check": False}
+    assert [(one["line"], one["errors"][0]["pointer"]) for one in told.result["lines"]] == [
         (4, "#/display_name"),
         (6, "#/attributes"),
         (7, "#"),

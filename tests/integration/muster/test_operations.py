@@ -1,7 +1,6 @@
 """`muster operations`: who did what, when, with which parameters, and how it ended."""
 
 import getpass
-import json
 import socket
 from typing import Any
 
@@ -19,7 +18,7 @@ PASSWORD = "a lighthouse in the fog"
 async def told(muster: Muster, *options: str) -> list[dict[str, Any]]:
     found = await muster("operations", "--json", *options)
     assert found.status == 0, found.stderr
-    operations: list[dict[str, Any]] = json.loads(found.stdout)["operations"]
+    operations: list[dict[str, Any]] = found.result["operations"]
     return operations
 
 

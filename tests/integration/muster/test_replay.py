@@ -38,9 +38,9 @@ def peopled(history: History) -> History:
     return history
 
 
-def last_line(told: Told) -> dict[str, Any]:
+def done(told: Told) -> dict[str, Any]:
     assert told.status == 0, told.stderr
-    return json.loads(told.stdout.splitlines()[-1])
+    return told.result
 
 
 def positions(records: list[TopicRecord]) -> list[int]:
@@ -51,8 +51,8 @@ def positions(records: list[TopicRecord]) -> list[int]:
 def test_the_log_is_sent_in_order_with_its_ids_and_a_header(
     operate: Operate, settings: Settings, topic: str, peopled: History
 ) -> None:
-    told = operate("replay", "--to-topic", topic, "--operator", "grace")
-    result = last_line(told)
+    told = operate("replay", "--to-topic", topic, "--operator", "grace", "--json")
+    result = done(told)
     assert (result["sent"], result["sent_before"], result["unreadable"], result["until"]) == (65, 0, 0, 65)
     records = records_of(settings, topic)
     assert positions(records) == list(range(1, 66))
@@ -64,7 +64,7 @@ def test_the_log_is_sent_in_order_with_its_ids_and_a_header(
     for partition in range(settings.topic_partitions):
         found = [record.position for record in records if record.partition == partition]
         assert found == sorted(found)
-    operation = json.loads(operate("operations", "--json").stdout)["operations"][0]
+    operation = operate("operations", "--json").result["operations"][0]
     assert (operation["operator"], operation["operation"], operation["outcome"]) == ("grace", "replay", "done")
     assert (operation["parameters"]["topic"], operation["result"]["sent"]) == (topic, 65)
 
@@ -78,13 +78,13 @@ def test_one_that_was_killed_is_gone_on_with(
     assert killed.status == -9
     before = len(records_of(settings, topic))
     assert before == 1000
-    result = last_line(operate("replay", "--to-topic", topic))
+    result = done(operate("replay", "--json", "--to-topic", topic))
     assert (result["sent"], result["sent_before"]) == (200, 1000)
     assert positions(records_of(settings, topic)) == list(range(1, 1201))
-    again = last_line(operate("replay", "--to-topic", topic))
+    again = done(operate("replay", "--json", "--to-topic", topic))
     assert (again["sent"], again["sent_before"]) == (0, 1200)
     history.create([2000])
-    assert last_line(operate("replay", "--to-topic", topic))["sent"] == 1
+    assert done(operate("replay", "--json", "--to-topic", topic))["sent"] == 1
 
 
 def test_a_selection(operate: Operate, settings: Settings, topic: str, peopled: History) -> None:
@@ -102,9 +102,9 @@ def test_a_selection(operate: Operate, settings: Settings, topic: str, peopled: 
         )
     ):
         into = f"{topic}.{number}"
-        counted = last_line(operate("replay", "--to-topic", into, "--dry-run", *options))
+        counted = done(operate("replay", "--json", "--to-topic", into, "--dry-run", *options))
         assert counted["events"] == len(expected)
-        assert last_line(operate("replay", "--to-topic", into, *options))["sent"] == len(expected)
+        assert done(operate("replay", "--json", "--to-topic", into, *options))["sent"] == len(expected)
         assert positions(records_of(settings, into)) == list(expected)
 
 
@@ -114,8 +114,8 @@ def test_the_live_topic_is_refused(operate: Operate, settings: Settings) -> None
         refused = operate("replay", "--to-topic", topic)
         assert (refused.status, refused.stdout) == (1, "")
         assert word in refused.stderr
-    forced = operate("replay", "--to-topic", settings.events_topic, "--force-live", "--until", "2")
-    assert last_line(forced)["sent"] == 2
+    forced = operate("replay", "--json", "--to-topic", settings.events_topic, "--force-live", "--until", "2")
+    assert done(forced)["sent"] == 2
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_projection_in_another_schema_is_made_of_it(
     operate: Operate, settings: Settings, topic: str, owner: Owner, peopled: History
 ) -> None:
     """As a subscriber makes its own: the newest version of each user wins, whatever comes twice."""
-    last_line(operate("replay", "--to-topic", topic))
+    done(operate("replay", "--json", "--to-topic", topic))
     owner.execute("CREATE SCHEMA fresh")
     owner.execute("CREATE TABLE fresh.users (id uuid PRIMARY KEY, version integer NOT NULL, record jsonb NOT NULL)")
     records = records_of(settings, topic)

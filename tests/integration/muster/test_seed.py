@@ -1,4 +1,3 @@
-import json
 import signal
 import subprocess
 from pathlib import Path
@@ -28,9 +27,9 @@ def row(owner: Owner, query: LiteralString) -> dict[str, Any]:
 
 
 async def seeded(muster: Muster, *options: str) -> dict[str, Any]:
-    told = await muster("seed", *options)
+    told = await muster("seed", "--json", *options)
     assert told.status == 0, told.stderr
-    return json.loads(told.stdout.splitlines()[-1])
+    return told.result
 
 
 async def test_the_log_holds_the_population_in_order(muster: Muster, owner: Owner, make_settings: MakeSettings) -> None:

@@ -1,11 +1,10 @@
-import json
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests.databases import MakeSettings
-from tests.integration.muster.conftest import Muster, Told
+from tests.integration.muster.conftest import Muster
 from tests.integration.projector.conftest import Projected, project
 from tests.processes import environment_of
 
@@ -24,19 +23,16 @@ def surroundings(surroundings: dict[str, str], make_settings: MakeSettings) -> d
     return surroundings | environment_of(make_settings("muster_projector"))
 
 
-def lines(told: Told) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in told.stdout.splitlines()]
-
-
 async def test_no_difference_is_0_and_says_what_was_compared(muster: Muster, projected: Projected) -> None:
-    told = await muster("verify", "model", "--no-topics")
+    told = await muster("verify", "model", "--json", "--no-topics")
     assert told.status == 0, told.stderr
-    progress, summary = lines(told)
+    [progress], summary = told.records, told.result
     assert (progress["phase"], progress["done"], progress["total"]) == ("read model", USERS, USERS)
     seconds = summary.pop("seconds")
     assert seconds > 0
     assert summary == {
         "differences": 0,
+        "found": [],
         "position": 90,
         "reached": 90,
         "users": USERS,
@@ -56,9 +52,9 @@ async def test_the_first_difference_is_1_and_told_with_its_event(muster: Muster,
         "UPDATE read_model.users SET status = 'gone', email = 'mallory@example.com' WHERE id = ANY(%s)",
         ([user_id, other_id],),
     )
-    told = await muster("verify", "model", "--no-topics")
+    told = await muster("verify", "model", "--json", "--no-topics")
     assert told.status == 1
-    found = [line["difference"] for line in lines(told) if "difference" in line]
+    found = told.result["found"]
     assert len(found) == 1
     assert found[0]["user_id"] == str(min(user_id, other_id))
     assert found[0]["differing"] == {
@@ -69,15 +65,15 @@ async def test_the_first_difference_is_1_and_told_with_its_event(muster: Muster,
     assert event["actor"] == {"kind": "operator", "subject": "muster seed"}
     assert event["position"] in [place for place, _ in projected.of(min(user_id, other_id))]
     assert {"type", "version", "recorded_at", "request_id", "correlation_id"} <= event.keys()
-    assert lines(told)[-1]["differences"] == 2
+    assert told.result["differences"] == 2
 
 
 async def test_every_difference_is_told_on_demand_and_nothing_personal(muster: Muster, projected: Projected) -> None:
     projected.owner.execute("UPDATE read_model.users SET display_name = 'Mallory Moriarty' WHERE deleted_at IS NULL")
-    told = await muster("verify", "model", "--no-topics", "--all")
+    told = await muster("verify", "model", "--json", "--no-topics", "--all")
     assert told.status == 1
-    found = [line["difference"] for line in lines(told) if "difference" in line]
-    assert len(found) == lines(told)[-1]["differences"] > 50
+    found = told.result["found"]
+    assert len(found) == told.result["differences"] > 50
     assert all(one["differing"] == {"display_name": "personal"} for one in found)
     assert "Mallory" not in told.stdout + told.stderr
     assert not any(event.user.display_name in told.stdout for event in projected.events if event.user.display_name)
@@ -87,9 +83,9 @@ async def test_users_who_are_held_back_are_told(muster: Muster, projected: Proje
     user_id = projected.with_events(1)
     projected.hold_back(user_id, 1)
     projected.owner.execute("DELETE FROM read_model.users WHERE id = %s", (user_id,))
-    told = await muster("verify", "model", "--no-topics")
+    told = await muster("verify", "model", "--json", "--no-topics")
     assert told.status == 0
-    assert lines(told)[-1]["parked"] == {"projector": 1, "relay": 0}
+    assert told.result["parked"] == {"projector": 1, "relay": 0}
 
 
 @pytest.mark.usefixtures("projected")
@@ -115,6 +111,6 @@ async def test_what_could_not_be_checked_is_2_and_one_line(
 
 
 async def test_an_empty_log_has_no_difference(muster: Muster) -> None:
-    told = await muster("verify", "model", "--no-topics")
+    told = await muster("verify", "model", "--json", "--no-topics")
     assert told.status == 0, told.stderr
-    assert lines(told)[-1]["users"] == 0
+    assert told.result["users"] == 0

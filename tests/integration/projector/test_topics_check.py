@@ -311,7 +311,7 @@ def test_while_writes_go_on_there_is_no_difference(writing: Callable[[], int], m
         before = writing()
         eventually(lambda seen=before: writing() > seen + 20, what="more was written")
         done = subprocess.run(
-            [str(MUSTER), "verify", "model", "--tail", "50"],
+            [str(MUSTER), "verify", "model", "--tail", "50", "--json"],
             env=environment_of(settings) | {"PATH": "/usr/bin:/bin"},
             capture_output=True,
             text=True,
@@ -319,7 +319,7 @@ def test_while_writes_go_on_there_is_no_difference(writing: Callable[[], int], m
             timeout=60,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        summary = json.loads(done.stdout.splitlines()[-1])
+        summary = json.loads(done.stdout)["result"]
         assert summary["differences"] == 0
         assert summary["topics"]["snapshot"] > 0
         compared.append(summary["events"])

@@ -1,0 +1,86 @@
+"""Commands about the topics: publishing, sending again, looking."""
+
+import asyncio
+import os
+from typing import Annotated
+
+import typer
+
+from muster.answers import AS_JSON, Answer, answering
+from muster.failures import CannotRun
+from muster.operator import OperatorOption, operator_named
+from muster.target import target_settings, target_stack
+from runtime.logs import configure_logging
+
+PANEL = "Any deployment"
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=PANEL)
+def relay() -> None:
+    """Publish the log to Kafka until SIGTERM, in a process of its own."""
+    from events.partitioning import check_partitions_setting  # noqa: PLC0415
+    from events.relay import run_relay  # noqa: PLC0415
+
+    settings = target_settings()
+    check_partitions_setting(settings)
+    configure_logging("relay", settings.log_level)
+    asyncio.run(run_relay(settings))
+
+
+@app.command(rich_help_panel=PANEL)
+@answering
+def replay(
+    to_topic: Annotated[str, typer.Option("--to-topic", metavar="TOPIC", help="Made like the live one if missing.")],
+    *,
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="POSITION|TIME", help="The first event; the log's by default.")
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--until", metavar="POSITION|TIME", help="The last event; the log's by default.")
+    ] = None,
+    users: Annotated[str | None, typer.Option(metavar="ID,...|@FILE", help="Only of these users.")] = None,
+    types: Annotated[str | None, typer.Option(metavar="TYPE,...", help="Only UserCreated, UserUpdated, ...")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Events a second at most.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be sent.")] = False,
+    force_live: Annotated[bool, typer.Option("--force-live", help="Even to the topic that everybody follows.")] = False,
+    operator: OperatorOption = None,
+) -> Answer:
+    """Send events of the log to a topic: in order, with their ids, and a header `replay` that names this one.
+
+    The same command again goes on where one that was killed has ended. DATABASE_URL and KEK are the projector's.
+
+    Exits with 0 when all were sent; 1 when it was refused or some cannot be read; 2 when something it needs is missing.
+    """
+    from muster.replay import Asked, replay_log  # noqa: PLC0415
+
+    asked = Asked(
+        topic=to_topic,
+        first=first,
+        last=last,
+        users=users,
+        types=types,
+        rate=rate,
+        dry_run=dry_run,
+        force_live=force_live,
+    )
+    return replay_log(target_settings("projector"), asked, operator_named(operator))
+
+
+@app.command("consume", rich_help_panel=PANEL)
+@answering
+def consume_topic(
+    topic: Annotated[str, typer.Argument(help="The topic.")] = "users.events.v1",
+    *,
+    key: Annotated[str | None, typer.Option(help="Only records with this key: a user's id.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+) -> Answer:
+    """Print what a topic holds, a line of JSON for each record."""
+    from muster.consume import consume  # noqa: PLC0415
+
+    if follow and AS_JSON.get():
+        raise CannotRun("--follow never ends, and --json tells at the end: say one of them", code="usage")
+    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or target_stack().kafka_bootstrap_servers
+    told = asyncio.run(consume(servers, topic, key=key, follow=follow))
+    return Answer(result={"topic": topic, "records": told.documents})
