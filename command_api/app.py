@@ -12,6 +12,7 @@ from command_api.purging import purge_expired
 from command_api.refusals import answer_refusals
 from command_api.routes import router
 from events.keyring import open_digester, open_keyring
+from events.proofs.integrator import Integrator
 from events.relay import Relay
 from identity import key_routes, login_routes, session_routes
 from identity.door import Door
@@ -39,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
     door = Door(settings, kek=keyring.kek, digester=digester)
     passwords = Passwords(settings)
     first_admin = FirstAdmin(settings, passwords)
-    relay = Relay(settings, keyring)
+    relay, integrator = Relay(settings, keyring), Integrator(settings, keyring)
     readiness = Readiness()
 
     readiness.add("database", database_check(background, "SELECT position FROM log.head"))
@@ -49,14 +50,20 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.relay:
         # the log takes writes whatever the broker does: the relay's trouble is told, not a reason to send none
         readiness.note("relay", lambda: _standing(relay))
+        readiness.note("integrator", lambda: _told(integrator.state, integrator.problem))
+
+    def committed() -> None:
+        relay.wake()
+        integrator.wake()
 
     @asynccontextmanager
     async def resources() -> AsyncGenerator[None]:
         try:
             async with (
-                _relaying(relay, wanted=settings.relay),
+                _running(relay, wanted=settings.relay),
+                _running(integrator, wanted=settings.relay),
                 open_handler(
-                    settings, keyring=keyring, digester=digester, passwords=passwords, committed=relay.wake
+                    settings, keyring=keyring, digester=digester, passwords=passwords, committed=committed
                 ) as handler,
                 _meanwhile(purge_expired(background)),
                 _meanwhile(first_admin.settle(handler, background)),
@@ -99,14 +106,14 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 @asynccontextmanager
-async def _relaying(relay: Relay, *, wanted: bool) -> AsyncGenerator[None]:
-    relaying = asyncio.create_task(relay.run()) if wanted else None
+async def _running(follower: Relay | Integrator, *, wanted: bool) -> AsyncGenerator[None]:
+    running = asyncio.create_task(follower.run()) if wanted else None
     try:
         yield
     finally:
-        relay.stop()
-        if relaying is not None:
-            await end_within(relaying, STOP_WITHIN)
+        follower.stop()
+        if running is not None:
+            await end_within(running, STOP_WITHIN)
 
 
 @asynccontextmanager
@@ -121,4 +128,8 @@ async def _meanwhile(work: Coroutine[None, None, None]) -> AsyncGenerator[None]:
 
 def _standing(relay: Relay) -> str:
     parked = f", {len(relay.parked)} users parked" if len(relay.parked) else ""
-    return f"{relay.state}{parked}" if relay.problem is None else f"{relay.state}: {relay.problem}{parked}"
+    return _told(relay.state, relay.problem) + parked
+
+
+def _told(state: str, problem: str | None) -> str:
+    return state if problem is None else f"{state}: {problem}"

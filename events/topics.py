@@ -11,6 +11,7 @@ from events.partitioning import WrongPartitions
 from runtime.settings import Settings
 
 NO_ERROR: Final = 0
+COMPACTED: Final[Mapping[str, str]] = {"cleanup.policy": "compact", "unclean.leader.election.enable": "false"}
 READ_AT_ONCE: Final = 500
 # polls of half a second
 LONGEST_SILENCE: Final = 40
@@ -41,12 +42,12 @@ async def ensure_topics(settings: Settings) -> None:
     async with admin_client(settings.kafka_bootstrap_servers) as admin:
         wanted = {
             settings.events_topic: _history_config(settings),
-            settings.snapshot_topic: {"cleanup.policy": "compact", "unclean.leader.election.enable": "false"},
+            settings.snapshot_topic: COMPACTED,
         }
         # asking about a topic by name would have some brokers make it, with a number of partitions of their own
         existing = set(await admin.list_topics())
         for name in wanted.keys() - existing:
-            await _create(admin, name, wanted[name], settings)
+            await _create(admin, name, wanted[name], settings, partitions=settings.topic_partitions)
         for found in await admin.describe_topics(list(wanted)):
             if found["error_code"] != NO_ERROR:
                 raise for_code(found["error_code"])(found["topic"])
@@ -61,7 +62,14 @@ async def ensure_topic(settings: Settings, name: str) -> None:
     """Create a topic for events like the live one, unless there is one of that name, whatever it is like."""
     async with admin_client(settings.kafka_bootstrap_servers) as admin:
         if name not in await admin.list_topics():
-            await _create(admin, name, _history_config(settings), settings)
+            await _create(admin, name, _history_config(settings), settings, partitions=settings.topic_partitions)
+
+
+async def ensure_compacted(settings: Settings, name: str) -> None:
+    """Create a topic of one partition that keeps the newest record of each key, unless it is there."""
+    async with admin_client(settings.kafka_bootstrap_servers) as admin:
+        if name not in await admin.list_topics():
+            await _create(admin, name, COMPACTED, settings, partitions=1)
 
 
 async def partition_numbers(bootstrap_servers: str, topic: str) -> list[int]:
@@ -82,8 +90,10 @@ def _history_config(settings: Settings) -> Mapping[str, str]:
     }
 
 
-async def _create(admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str], settings: Settings) -> None:
-    topic = NewTopic(name, settings.topic_partitions, settings.topic_replication, topic_configs=dict(config))
+async def _create(
+    admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str], settings: Settings, *, partitions: int
+) -> None:
+    topic = NewTopic(name, partitions, settings.topic_replication, topic_configs=dict(config))
     # the response's type depends on the protocol version: it has (topic, error code, message)
     response: Any = await admin.create_topics([topic])
     for _, code, message in cast("list[tuple[str, int, str | None]]", response.topic_errors):

@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 
 from events.histories import entry_of
 from events.keyring import Keyring, WrongKey, open_keyring
+from events.proofs.leaves import stored_document
 from events.reader import CARRIED, COLUMNS, head_position
 from events.recording import Position
 from events.wire import changes_to_wire, time_to_wire, user_to_wire
@@ -167,7 +168,7 @@ async def _write_events(
             written.files.append(file)
             sink = _sink(asked.folder / file.name, asked)
         if keyring is None:
-            sink.write([_sealed(row) for row in rows])
+            sink.write([stored_document(row) for row in rows])
         else:
             found = [_opened(row, keyring) for row in rows]
             written.unreadable += sum(row["unreadable"] is not None for row in found)
@@ -236,22 +237,6 @@ def _write_manifest(asked: Asked, written: Written) -> None:
     made = asked.folder / f".{MANIFEST}"
     made.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     made.replace(asked.folder / MANIFEST)
-
-
-def _sealed(row: Row) -> dict[str, Any]:
-    """An event as it is stored: what is personal in it stays sealed."""
-    return {
-        "position": row["position"],
-        "recorded_at": time_to_wire(row["recorded_at"]),
-        "user_id": str(row["user_id"]),
-        "version": row["version"],
-        "type": row["type"],
-        "schema": row["schema"],
-        "event_id": str(row["event_id"]),
-        "data": row["data"],
-        "sealed": base64.b64encode(row["sealed"]).decode(),
-        "metadata": row["metadata"],
-    }
 
 
 def _key(row: Row) -> dict[str, Any]:

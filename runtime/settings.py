@@ -43,6 +43,7 @@ class Settings(BaseSettings):
 
     events_topic: str = "users.events.v1"
     snapshot_topic: str = "users.snapshot.v1"
+    checkpoints_topic: str = "users.checkpoints.v1"
     topic_partitions: int = Field(6, ge=1, le=1000, description="fixed for ever once the topics exist")
     topic_replication: int = Field(1, ge=1, le=10)
     topic_retention_hours: int = Field(168, ge=1)
@@ -67,7 +68,15 @@ class Settings(BaseSettings):
     parked_limit: int = Field(
         100, ge=1, description="events that may be set aside as unreadable; above it, something else is wrong: all stop"
     )
-    relay: bool = Field(True, description="whether the command API stands for election as the relay")
+    relay: bool = Field(
+        True, description="whether the command API stands for election as the relay, and to sign checkpoints"
+    )
+
+    log_origin: str | None = Field(
+        None,
+        pattern=r"^[!-*,-~]{1,200}$",
+        description="what checkpoints are known by, once and for ever: muster/ and a random name if it is not said",
+    )
 
     write_timeout: float = Field(5.0, gt=0, description="bound on a write's answer once its body has arrived")
     write_queue_limit: int = Field(2000, ge=1, description="commands that may wait; above it, 503 at once")

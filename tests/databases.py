@@ -88,6 +88,7 @@ def make_settings(database_url: str, key_files: dict[str, Path], request: pytest
             "kafka_bootstrap_servers": servers,
             "events_topic": f"users.events.{suffix}",
             "snapshot_topic": f"users.snapshot.{suffix}",
+            "checkpoints_topic": f"users.checkpoints.{suffix}",
             "projector_group": f"projector-{suffix}",
             "topic_partitions": PARTITIONS,
             # the embedded broker answers empty fetches at once
