@@ -13,11 +13,12 @@ from identity import key_routes
 from identity.door import Door
 from identity.guard import check_routes
 from identity.openapi import name_login
-from query_api import feed_routes, history_routes, projection_metrics, projection_routes
+from query_api import feed_routes, history_routes, projection_metrics, projection_routes, proof_routes
 from query_api.freshness import Freshness
 from query_api.listening import Listening
 from query_api.lookout import Lookout
 from query_api.model import Model
+from query_api.proofs import Proofs
 from query_api.routes import router
 from query_api.shape import shape_check
 from runtime.database import Session, sqlalchemy_url
@@ -34,6 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
     glances = Session(url, application="muster query freshness", timeout=timeout, reads=True)
     looks = Session(url, application="muster query projection", timeout=timeout, reads=True)
     logs = Session(url, application="muster query history", timeout=timeout, reads=True)
+    trees = Session(url, application="muster query proofs", timeout=timeout, reads=True)
     # a replica that is given no key reads users as they are now, and nothing of the log
     archive = Archive(logs, open_keyring(settings)) if settings.kek is not None else None
     door = Door(settings)
@@ -99,10 +101,8 @@ def create_app(settings: Settings) -> FastAPI:
             if listening is not None:
                 await listening.close()
             await engine.dispose()
-            await users.close()
-            await glances.close()
-            await looks.close()
-            await logs.close()
+            for session in (users, glances, looks, logs, trees):
+                await session.close()
 
     app = web_app(
         title="Muster query API",
@@ -113,15 +113,18 @@ def create_app(settings: Settings) -> FastAPI:
         tags=[
             {"name": "users", "description": "Read and list users"},
             {"name": "history", "description": "Who changed what, when and why: read from the log"},
+            {"name": "proofs", "description": "That nobody altered it: checkpoints, proofs and tiles"},
             {"name": "projection", "description": "Where the read model stands"},
             {"name": "identity", "description": "The keys that verify access tokens"},
         ],
         origins=settings.origins,
     )
     app.state.door, app.state.archive, app.state.event_source = door, archive, settings.event_source
+    app.state.proofs = Proofs(trees)
     app.include_router(router)
     app.include_router(history_routes.router)
     app.include_router(feed_routes.router)
+    app.include_router(proof_routes.router)
     app.include_router(projection_routes.router)
     app.include_router(key_routes.router)
     check_routes(app)

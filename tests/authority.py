@@ -47,6 +47,12 @@ NEEDS: Final[Mapping[str, Mapping[str, str]]] = {
         "GET /users/{id}/history": "events:read",
         "GET /users/{id}/diff": "events:read",
         "GET /events": "events:read",
+        "GET /proofs/key": PUBLIC,
+        "GET /proofs/checkpoint": PUBLIC,
+        "GET /proofs/inclusion/{position}": PUBLIC,
+        "GET /proofs/consistency": PUBLIC,
+        "GET /proofs/tile/entries/{path:path}": "events:read",
+        "GET /proofs/tile/{path:path}": PUBLIC,
     },
 }
 PUBLIC_OF_BOTH: Final = frozenset(
