@@ -60,7 +60,7 @@ class LogCheck:
         for document in documents:
             position = self.size + 1
             if (what := self._fault(document, position)) is not None:
-                return Wrong(position=position, what=what)
+                return self._suspected() or Wrong(position=position, what=what)
             found = leaf_hash(leaf_of(cast("Mapping[str, Any]", document)))
             self._waiting.append(found)
             kept = self._hash_at(position)
@@ -73,8 +73,8 @@ class LogCheck:
 
     def end(self) -> Wrong | None:
         """What is wrong with where the log ends, if anything."""
-        if self._suspect is not None:
-            return Wrong(position=self._suspect, what="the event is not the one that the tree holds a hash of")
+        if (wrong := self._suspected()) is not None:
+            return wrong
         last = max(self._roots, default=0)
         if last > self.size:
             return Wrong(
@@ -82,6 +82,11 @@ class LogCheck:
                 what=f"the log ends before this position, and a checkpoint of {last} events was signed",
             )
         return None
+
+    def _suspected(self) -> Wrong | None:
+        if self._suspect is None:
+            return None
+        return Wrong(position=self._suspect, what="the event is not the one that the tree holds a hash of")
 
     def _compare(self, size: int, root: bytes) -> Wrong | None:
         suspect, begin = self._suspect, self._proved + 1

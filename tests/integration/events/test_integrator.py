@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -34,7 +34,7 @@ def settings(make_settings: MakeSettings) -> Settings:
 
 
 @asynccontextmanager
-async def integrating(settings: Settings) -> AsyncIterator[Integrator]:
+async def integrating(settings: Settings) -> AsyncGenerator[Integrator]:
     integrator = Integrator(settings, Keyring(Kek(KEK)))
     running = asyncio.create_task(integrator.run())
     try:
@@ -45,7 +45,7 @@ async def integrating(settings: Settings) -> AsyncIterator[Integrator]:
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Connection]:
+async def connected(url: str) -> AsyncGenerator[Connection]:
     async with await Connection.connect(url, autocommit=True, row_factory=dict_row) as connection:
         yield connection
 
