@@ -4,7 +4,7 @@ from typing import Final
 import typer
 
 from muster import answers
-from muster.commands import admin, clients, deployment, files, keys, parked, rebuild, stack, topics, verify
+from muster.commands import admin, clients, deployment, files, keys, parked, proofs, rebuild, stack, topics, verify
 
 app = typer.Typer(
     help="Operate Muster. Without settings of its own a command finds the development stack in MUSTER_HOME.",
@@ -21,7 +21,7 @@ GROUPS: Final = {
     "rebuild": rebuild.app,
     "verify": verify.app,
 }
-for commands in (stack.app, deployment.app, files.app, topics.app):
+for commands in (stack.app, deployment.app, files.app, topics.app, proofs.app):
     app.add_typer(commands)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel=deployment.PANEL)
