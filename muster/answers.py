@@ -104,6 +104,9 @@ def answering(command: Callable[P, Answer]) -> Callable[..., None]:
 
     @wraps(command)
     def call(context: typer.Context, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - the command's own
+        if context.invoked_subcommand is not None:
+            # of a group: the command of it that was named answers
+            return
         this: Call = context.obj
         this.command, this.as_json = _name(context), as_json
         AS_JSON.set(as_json)

@@ -21,6 +21,7 @@ from events.reader import CARRIED, COLUMNS, head_position
 from events.recording import Position
 from events.wire import changes_to_wire, time_to_wire, user_to_wire
 from muster.answers import Answer
+from muster.export_tree import HASHES, write_tree
 from muster.failures import CannotRun, Refused
 from muster.moments import position_told
 from muster.progress import shown_progress
@@ -93,6 +94,8 @@ class Written:
     unreadable: int = 0
     first: int | None = None
     last: int | None = None
+    # what the manifest says of the log's tree
+    tree: Mapping[str, Any] | None = None
 
     def counts(self) -> dict[str, int | None]:
         return {"events": self.events, "first": self.first, "last": self.last, "unreadable": self.unreadable}
@@ -189,11 +192,16 @@ async def _write_events(
 async def _write_rest(
     connection: Connection, folder: Path, written: Written, stretch: tuple[Position, Position]
 ) -> None:
-    """What a log needs beside its events to be whole again."""
+    """What a log needs beside its events to be whole again, and what proves that it is the one that was signed."""
     parts: tuple[tuple[str, LiteralString, Callable[[Row], dict[str, Any]]], ...] = (
         ("keys", KEYS, _key),
         ("discarded", DISCARDED, _discarded),
     )
+    if written.first is not None and written.last is not None:
+        found = await write_tree(connection, folder, written.first, written.last)
+        if found is not None:
+            written.tree, hashes = found
+            written.files.append(File(name=HASHES, rows=hashes, first=written.first))
     for name, query, document in parts:
         file = File(name=f"{name}.jsonl")
         written.files.append(file)
@@ -232,6 +240,7 @@ def _write_manifest(asked: Asked, written: Written) -> None:
         "first": written.first,
         "last": written.last,
         "unreadable": written.unreadable,
+        "tree": written.tree,
         "files": [file.document() for file in written.files],
     }
     made = asked.folder / f".{MANIFEST}"

@@ -1,15 +1,21 @@
-"""One run of `muster verify model`: what is compared, in which order, and what is told of it."""
+"""One run of `muster verify`: what is compared, in which order, and what is told of it."""
 
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from events.keyring import Keyring, WrongKey, open_keyring
+from events.proofs.log_check import Checked, check_log
+from events.proofs.notes import Checkpoint, Verifier
+from events.reader import head_position
 from muster.answers import Answer, Finding, Parts
 from muster.differences import document_of, line_of
+from muster.export_check import check_export, manifest_of
 from muster.failures import CannotRun
 from muster.progress import shown_progress
+from muster.witnessing import read_checkpoint, read_key
 from projector.findings import Finding as Difference
 from projector.standing import CannotVerify, Standing, standing
 from projector.topics_check import TopicsCheck, topics_check
@@ -19,7 +25,50 @@ from runtime.settings import Settings
 KEYS_REMEMBERED: Final = 1000
 
 
-async def verify(settings: Settings, *, every: bool, topics: bool, tail: int) -> Answer:
+async def verify_log(settings: Settings, *, key: Verifier | None, checkpoint: Checkpoint | None) -> Answer:
+    """What of the log was compared, and what is wrong first. Raises psycopg's errors."""
+    began = time.monotonic()
+    async with one_moment(settings) as connection:
+        with shown_progress("log", await head_position(connection)) as advanced:
+            known = [checkpoint] if checkpoint is not None else []
+            checked = await check_log(connection, pinned=key, known=known, advanced=advanced)
+    return log_answer(checked, began)
+
+
+def verify_export(folder: Path, *, key: Path, checkpoint: Path | None) -> Answer:
+    """The same of an export, which needs no database. Raises CannotRun."""
+    began = time.monotonic()
+    verifier = read_key(key)
+    kept = read_checkpoint(checkpoint, verifier) if checkpoint is not None else None
+    with shown_progress("export", int(manifest_of(folder).get("events") or 0)) as advanced:
+        checked = check_export(folder, key=verifier, checkpoint=kept, advanced=advanced)
+    return log_answer(checked, began)
+
+
+def log_answer(checked: Checked, began: float) -> Answer:
+    wrong = checked.wrong
+    result: dict[str, Any] = {
+        "events": checked.events,
+        "tree": checked.tree,
+        "checkpoints": checked.checkpoints,
+        "proved": checked.proved,
+        "wrong": asdict(wrong) if wrong is not None else None,
+        "seconds": round(time.monotonic() - began, 2),
+    }
+    words = [
+        (
+            f"checked {checked.events:,} events against {checked.checkpoints:,} checkpoints, the newest of which covers"
+            f" {checked.proved:,}, in {result['seconds']} s"
+        )
+    ]
+    if wrong is None:
+        return Answer(result=result, words=[*words, "nothing was altered"])
+    words.append(f"ALTERED: position {wrong.position:,}: {wrong.what}")
+    found = Finding(code="altered", detail=f"position {wrong.position}: {wrong.what}")
+    return Answer(result=result, words=words, findings=[found])
+
+
+async def verify_model(settings: Settings, *, every: bool, topics: bool, tail: int) -> Answer:
     """What was compared, and the differences. Raises CannotRun, BadKey and psycopg's errors."""
     run = _Run(every=every)
     try:

@@ -5,10 +5,12 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+import orjson
 import psycopg
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 
 from events.keyring import Keyring, WrongKey
 from events.proofs import storage
@@ -127,6 +129,7 @@ class Integrator:
             keepalives_count=2,
         )
         async with connection:
+            set_json_loads(orjson.loads, connection)
             for setting in SESSION:
                 await connection.execute(setting)
             while not self._stopping.is_set():
