@@ -1,12 +1,14 @@
 """What every command promises to scripts: one envelope on stdout, whatever comes of it."""
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import typer
 
 from muster import answers
@@ -15,6 +17,19 @@ from muster.cli import app
 # they end when they are told to
 LONG_RUNNING = {"run", "relay"}
 PAGE = (Path(__file__).parents[2] / "docs" / "operate.md").read_text()
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command has a process to itself and logs to its stderr: here others come after it."""
+    root, found = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    aiokafka = logging.getLogger("aiokafka").level
+    yield
+    structlog.configure(**found)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("aiokafka").setLevel(aiokafka)
 
 
 def commands_of(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - typer names no type for it
