@@ -18,6 +18,7 @@ GROUPS: Final = {
     "clients": clients.app,
     "keys": keys.app,
     "parked": parked.app,
+    "proofs": proofs.group,
     "rebuild": rebuild.app,
     "verify": verify.app,
 }

@@ -51,8 +51,8 @@ NEEDS: Final[Mapping[str, Mapping[str, str]]] = {
         "GET /proofs/checkpoint": PUBLIC,
         "GET /proofs/inclusion/{position}": PUBLIC,
         "GET /proofs/consistency": PUBLIC,
-        "GET /proofs/tile/entries/{path:path}": "events:read",
-        "GET /proofs/tile/{path:path}": PUBLIC,
+        "GET /proofs/tile/entries/{path}": "events:read",
+        "GET /proofs/tile/{path}": PUBLIC,
     },
 }
 PUBLIC_OF_BOTH: Final = frozenset(

@@ -19,6 +19,12 @@ BEGIN: Final = """
 INSERT INTO log.tree (generation, origin, public_key, wrapped, kek_id) VALUES (1, %s, %s, %s, %s)
 ON CONFLICT (singleton) DO NOTHING
 """
+BEGIN_ANEW: Final = r"""
+UPDATE log.tree SET generation = generation + 1, size = 0,
+    origin = CASE WHEN generation = 1 THEN origin ELSE regexp_replace(origin, '/\d+$', '') END || '/' || generation + 1
+RETURNING generation, origin, size, public_key
+"""
+DROP_TILES: Final = "DELETE FROM log.tiles"
 TILES: Final = """
 SELECT t.level, t.index, t.hashes
 FROM unnest(%s::smallint[], %s::bigint[]) AS wanted (level, index) JOIN log.tiles t USING (level, index)
@@ -104,6 +110,18 @@ async def begin_tree(connection: Connection, origin: str, seed: bytes, kek: Kek)
     """Begin a tree that has no leaf yet, unless there is one."""
     public = Signer(origin, seed).verifier.key
     await connection.execute(BEGIN, (origin, public, kek.wrap(seed), kek.id))
+
+
+async def begin_anew(connection: Connection) -> Tree | None:
+    """Give the log another name and an empty tree; None when it has none. What was signed before stays as it was.
+
+    Within the caller's transaction. An integrator that is at work notices, and grows the new one.
+    """
+    row = await (await connection.execute(BEGIN_ANEW)).fetchone()
+    if row is None:
+        return None
+    await connection.execute(DROP_TILES)
+    return Tree.of(row)
 
 
 async def edge_of(connection: Connection, size: int) -> Edge:

@@ -33,7 +33,9 @@ CREATE TABLE log.checkpoints (
 );
 COMMENT ON TABLE log.checkpoints IS 'signed notes (C2SP tlog-checkpoint): each says what the tree was at a size';
 
-GRANT SELECT, INSERT, UPDATE ON log.tree, log.tiles TO muster_command;
+-- The tree is made of the log, so whoever may write its tiles may also make them anew; checkpoints are for ever.
+GRANT SELECT, INSERT, UPDATE ON log.tree TO muster_command;
+GRANT SELECT, INSERT, UPDATE, DELETE ON log.tiles TO muster_command;
 GRANT SELECT, INSERT ON log.checkpoints TO muster_command;
 GRANT SELECT (generation, origin, size, public_key) ON log.tree TO muster_query, muster_projector;
 GRANT SELECT ON log.tiles, log.checkpoints TO muster_query, muster_projector;

@@ -23,6 +23,9 @@ LOG = [
     "log.parked",
     "log.discarded",
     "log.operations",
+    "log.tree",
+    "log.tiles",
+    "log.checkpoints",
 ]
 IDENTITY = [
     "identity.credentials",
@@ -56,6 +59,10 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "log.parked": ALL_BUT_TRUNCATE,
         "log.discarded": {"SELECT"},
         "log.operations": {"SELECT", "INSERT"},
+        "log.tree": {"SELECT", "INSERT", "UPDATE"},
+        "log.tiles": ALL_BUT_TRUNCATE,
+        # what was signed is never changed
+        "log.checkpoints": {"SELECT", "INSERT"},
         "identity.credentials": ALL_BUT_TRUNCATE,
         "identity.sessions": ALL_BUT_TRUNCATE,
         "identity.guesses": ALL_BUT_TRUNCATE,
@@ -75,6 +82,8 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
             "log.partitioning",
             "log.parked",
             "log.discarded",
+            "log.tiles",
+            "log.checkpoints",
             "identity.revocations",
             "identity.revocation_head",
             *READ_MODEL,
@@ -89,18 +98,23 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "log.parked": {"SELECT"},
         "log.discarded": {"SELECT", "INSERT"},
         "log.operations": {"SELECT", "INSERT"},
+        "log.tiles": {"SELECT"},
+        "log.checkpoints": {"SELECT"},
         **dict.fromkeys(READ_MODEL, ALL_BUT_TRUNCATE),
         # a rebuild puts another in its place
         "read_model.users": set(PRIVILEGES),
     },
 }
+# of the log's tree all but the key that signs
+TREE = {"generation", "origin", "size", "public_key"}
 # where a role may read some columns and not the table
 COLUMNS: dict[str, dict[str, set[str]]] = {
     "muster_command": {},
     "muster_query": {
         "identity.signing_keys": {"kid", "public_key", "published_at", "signs_from", "verifies_until"},
+        "log.tree": TREE,
     },
-    "muster_projector": {},
+    "muster_projector": {"log.tree": TREE},
 }
 # where a role may write some columns and not the table
 WRITABLE_COLUMNS: dict[str, dict[str, set[str]]] = {

@@ -22,7 +22,9 @@ from tests.apps import client_of
 from tests.authority import NEEDS, OTHERS, OWN, OWNERS, PUBLIC, PUBLIC_OF_BOTH, SCOPES, Act, verdict
 from tests.calls import codes, create
 from tests.databases import MakeSettings
+from tests.histories import History
 from tests.logins import log_in, make_client
+from tests.signed_trees import grow_and_sign
 from tests.tokens import authorized
 
 Owner = psycopg.Connection[dict[str, Any]]
@@ -33,7 +35,10 @@ HASH: Final = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
 # the roles that a request may give
 GIVEN: Final = ("painter", "user", "auditor", "operator", "admin")
 # what a route does not answer without
-PARAMETERS: Final[dict[str, dict[str, str]]] = {"GET /users/{id}/diff": {"from": "0", "to": "1"}}
+PARAMETERS: Final[dict[str, dict[str, str]]] = {
+    "GET /users/{id}/diff": {"from": "0", "to": "1"},
+    "GET /proofs/consistency": {"from": "0"},
+}
 WRITTEN: Final = """
 SELECT h.position, r.number,
     (SELECT json_agg(c ORDER BY c.user_id) FROM identity.credentials c) AS credentials,
@@ -78,7 +83,7 @@ class Stage:
         for route in iter_route_contexts(self.apps[api].routes):
             for method in sorted(route.methods or ()):
                 if method != "HEAD":
-                    yield f"{method} {route.path}", route
+                    yield f"{method} {route.path.replace(':path}', '}')}", route
 
     async def cast(self, caller: str) -> Cast:
         owners = {owner: await self.user([role]) for owner, role in OWNERS.items() if role}
@@ -130,7 +135,7 @@ class Stage:
             return await self.clients[api].post(path, content=line, headers=headers)
         return await self.clients[api].request(
             method,
-            path.replace("{id}", str(named)),
+            path.format(id=named, position=1, path="000.p/1" if "entries" in path else "0/000.p/1"),
             params=parameters,
             json=self.body(act) if act.field is not None else None,
             headers=cast.caller.headers if cast.caller is not None else {},
@@ -156,7 +161,10 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(make_settings: MakeSettings, owner: Owner) -> AsyncIterator[Stage]:
+async def stage(make_settings: MakeSettings, owner: Owner, history: History) -> AsyncIterator[Stage]:
+    # what may be proved
+    history.create([1_000_000])
+    await grow_and_sign(make_settings("muster_command"))
     apps = {
         "command": create_command_app(make_settings("muster_command")),
         "query": create_query_app(make_settings("muster_query")),
