@@ -8,13 +8,13 @@ from uuid import UUID
 from events.histories import Entry
 from events.recording import Position
 from events.user import User, UserEvent, differ, evolve
-from events.wire import user_to_wire, value_to_wire
+from events.wire import PERSONAL, user_to_wire, value_to_wire
 from projector.findings import Deviation, Finding, deviations
 from projector.rows import NoRow, row_of
 
 LOG: Final = "log"
 MODEL: Final = "read model"
-FIELDS: Final = tuple(field.name for field in fields(User))
+FIELDS: Final = tuple(field.name for field in fields(User) if field.name != "erased")
 
 # a row of read_model.users as JSON has it
 HeldRow = Mapping[str, Any]
@@ -117,7 +117,7 @@ class History:
         wrong = [
             Deviation(name=name, log=value_to_wire(held), found=value_to_wire(change.old))
             for name, change in event.changes.items()
-            if differ(held := getattr(self._state, name, None), change.old)
+            if not change.erased and differ(held := getattr(self._state, name, None), change.old)
         ]
         if wrong:
             yield self._of_log(entry, "what it says was there before its changes was not", *wrong)
@@ -129,7 +129,8 @@ class History:
         wrong = [
             Deviation(name=name, log=value_to_wire(getattr(folded, name)), found=value_to_wire(getattr(user, name)))
             for name in FIELDS
-            if differ(getattr(folded, name), getattr(user, name))
+            # what was erased can be compared with nothing
+            if not (user.erased and name in PERSONAL) and differ(getattr(folded, name), getattr(user, name))
         ]
         if wrong:
             yield self._of_log(entry, "the record it carries is not what its changes lead to", *wrong)
