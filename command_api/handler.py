@@ -4,13 +4,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
-from command_api.decide import Command, CreateUser, decide
+from command_api.decide import Command, CreateUser, UserGone, decide
 from events.email import canonical_email
 from events.keyring import Digester
 from events.reader import Loaded, Reader
 from events.recording import Metadata, Position
 from events.user import Status, User, UserCreated, UserDeleted, UserEvent, UserId, UserUpdated
-from events.writer import Append, Appended, EmailTaken, Idempotency, KeyReused, Noted, Replayed, Stale, Writer
+from events.writer import Append, Appended, EmailTaken, Erased, Idempotency, KeyReused, Noted, Replayed, Stale, Writer
 from identity.passwords import Passwords
 from identity.roles import Scope, outranked
 from identity.security_log import record
@@ -43,7 +43,7 @@ class Request:
 
     `authority` is what the caller may do, None for a change of their own record. `password` is hashed when the command
     may be carried out; `password_hash` is stored as it is. `proof` raises when the caller has not proved enough; what
-    was answered before needs none.
+    was answered before needs none. `erasing`: it is a step of the user's erasure.
     """
 
     user_id: UserId
@@ -54,6 +54,7 @@ class Request:
     password: str | None = None
     password_hash: str | None = None
     proof: Callable[[], Awaitable[None]] | None = None
+    erasing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,13 +161,7 @@ class CommandHandler:
         )
         match verdict:
             case Appended():
-                failpoint("command.committed")
-                self._committed()
-                if event is None:
-                    raise ValueError("the log appended an event for a command that has none")
-                if (revoked := _voided(event)) is not None:
-                    record(f"user.{revoked}_revoked", subject=str(request.user_id), by=request.metadata.actor.subject)
-                return Outcome(user=event.user, position=verdict.position, changed=tuple(event.changes))
+                return self._appended(request, event, verdict.position)
             case Noted():
                 return _unchanged(loaded)
             case Replayed():
@@ -177,8 +172,19 @@ class CommandHandler:
                 raise EmailIsTaken
             case Stale():
                 return None
+            case Erased():
+                raise UserGone
             case _:
                 assert_never(verdict)
+
+    def _appended(self, request: Request, event: UserEvent | None, position: Position) -> Outcome:
+        failpoint("command.committed")
+        self._committed()
+        if event is None:
+            raise ValueError("the log appended an event for a command that has none")
+        if (revoked := _voided(event)) is not None:
+            record(f"user.{revoked}_revoked", subject=str(request.user_id), by=request.metadata.actor.subject)
+        return Outcome(user=event.user, position=position, changed=tuple(event.changes))
 
     def _decide(self, request: Request, loaded: Loaded | None) -> UserEvent | None:
         state = loaded.recorded.event.user if loaded is not None else None
@@ -226,6 +232,7 @@ class CommandHandler:
             password_hash=password_hash,
             forget_password=isinstance(event, UserDeleted),
             revoke=_voided(event),
+            erasing=request.erasing,
         )
 
     async def _replay(self, replayed: Replayed) -> Outcome:
@@ -234,6 +241,8 @@ class CommandHandler:
         if loaded is None:
             raise Unavailable(f"position {replayed.position} is not in the log")
         event = loaded.recorded.event
+        if event.user.erased:
+            raise UserGone
         changed = tuple(event.changes) if replayed.changed else ()
         return Outcome(user=event.user, position=replayed.position, changed=changed, replayed=True)
 

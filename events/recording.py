@@ -62,6 +62,11 @@ class Metadata:
     def of(cls, correlation: Correlation, actor: Actor, reason: str | None = None) -> "Metadata":
         return cls(actor=actor, reason=reason, **asdict(correlation))
 
+    @classmethod
+    def from_wire(cls, stored: Mapping[str, Any]) -> "Metadata":
+        """Raises KeyError and TypeError."""
+        return cls(**{**stored, "actor": Actor(**stored["actor"])})
+
     def to_wire(self) -> dict[str, Any]:
         """As it is stored: what is not known is left out."""
         found: dict[str, Any] = {
@@ -156,7 +161,7 @@ def event_of(row: Mapping[str, Any], keyring: Keyring) -> RecordedEvent:
                 record=data["record"] | personal["record"],
                 changes=data["changes"] | personal["changes"],
             ),
-            metadata=Metadata(**metadata | {"actor": Actor(**metadata["actor"])}),
+            metadata=Metadata.from_wire(metadata),
             type_name=row["type"],
             schema=row["schema"],
         )

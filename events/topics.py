@@ -1,6 +1,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -11,6 +12,9 @@ from events.partitioning import WrongPartitions
 from runtime.settings import Settings
 
 NO_ERROR: Final = 0
+# Only what is rolled is removed: without a bound of its own, a segment with few records would hold on to them as long
+# again.
+ROLLED_WITHIN: Final = timedelta(days=1)
 READ_AT_ONCE: Final = 500
 # polls of half a second
 LONGEST_SILENCE: Final = 40
@@ -41,7 +45,11 @@ async def ensure_topics(settings: Settings) -> None:
     async with admin_client(settings.kafka_bootstrap_servers) as admin:
         wanted = {
             settings.events_topic: _history_config(settings),
-            settings.snapshot_topic: {"cleanup.policy": "compact", "unclean.leader.election.enable": "false"},
+            settings.snapshot_topic: {
+                "cleanup.policy": "compact",
+                "max.compaction.lag.ms": str(settings.snapshot_compaction_hours * 3_600_000),
+                "unclean.leader.election.enable": "false",
+            },
         }
         # asking about a topic by name would have some brokers make it, with a number of partitions of their own
         existing = set(await admin.list_topics())
@@ -78,6 +86,7 @@ def _history_config(settings: Settings) -> Mapping[str, str]:
     return {
         "cleanup.policy": "delete",
         "retention.ms": str(settings.topic_retention_hours * 3_600_000),
+        "segment.ms": str(ROLLED_WITHIN // timedelta(milliseconds=1)),
         "unclean.leader.election.enable": "false",
     }
 
