@@ -13,7 +13,14 @@ from identity import key_routes
 from identity.door import Door
 from identity.guard import check_routes
 from identity.openapi import name_login
-from query_api import feed_routes, history_routes, projection_metrics, projection_routes
+from query_api import (
+    erasure_routes,
+    export_routes,
+    feed_routes,
+    history_routes,
+    projection_metrics,
+    projection_routes,
+)
 from query_api.freshness import Freshness
 from query_api.listening import Listening
 from query_api.lookout import Lookout
@@ -24,6 +31,17 @@ from runtime.database import Session, sqlalchemy_url
 from runtime.health import Readiness, database_check
 from runtime.settings import Settings
 from runtime.web import web_app
+
+ROUTES = (
+    # before the routes of users: `me` is no id
+    export_routes.router,
+    erasure_routes.router,
+    router,
+    history_routes.router,
+    feed_routes.router,
+    projection_routes.router,
+    key_routes.router,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -113,17 +131,17 @@ def create_app(settings: Settings) -> FastAPI:
         tags=[
             {"name": "users", "description": "Read and list users"},
             {"name": "history", "description": "Who changed what, when and why: read from the log"},
+            {"name": "export", "description": "All that is held of a person"},
+            {"name": "erasure", "description": "What was done to erase a person"},
             {"name": "projection", "description": "Where the read model stands"},
             {"name": "identity", "description": "The keys that verify access tokens"},
         ],
         origins=settings.origins,
     )
     app.state.door, app.state.archive, app.state.event_source = door, archive, settings.event_source
-    app.include_router(router)
-    app.include_router(history_routes.router)
-    app.include_router(feed_routes.router)
-    app.include_router(projection_routes.router)
-    app.include_router(key_routes.router)
+    app.state.settings, app.state.logs = settings, logs
+    for routes in ROUTES:
+        app.include_router(routes)
     check_routes(app)
     name_login(app, settings.login_url)
     return app

@@ -19,6 +19,7 @@ COMMANDS = {
     ("PUT", "/users/{id}"): {"users:write"},
     ("PATCH", "/users/{id}"): {"users:write"},
     ("DELETE", "/users/{id}"): {"users:write"},
+    ("POST", "/users/{id}/erase"): {"users:erase"},
     ("PUT", "/users/me"): {"self"},
     ("PATCH", "/users/me"): {"self"},
     ("GET", "/sessions"): "caller",
@@ -35,6 +36,9 @@ QUERIES = {
     ("GET", "/projection"): {"ops"},
     ("GET", "/users/{id}/history"): {"events:read"},
     ("GET", "/users/{id}/diff"): {"events:read"},
+    ("GET", "/users/{id}/erasure"): {"events:read"},
+    ("GET", "/users/{id}/export"): {"users:read", "events:read"},
+    ("GET", "/users/me/export"): {"self"},
     ("GET", "/events"): {"events:read"},
     ("GET", "/.well-known/jwks.json"): "anyone",
 }
