@@ -175,6 +175,53 @@ def operations(
     tell_operations(target_settings(), operator=by, operation=operation, limit=limit, as_json=as_json)
 
 
+@app.command(rich_help_panel=DEPLOYMENT)
+def erase(
+    user: Annotated[str | None, typer.Argument(metavar="ID", help="The user's id.")] = None,
+    *,
+    reason: Annotated[
+        str | None, typer.Option(help="Why: kept with the receipt for ever, in the clear, so it must name nobody.")
+    ] = None,
+    again: Annotated[
+        Path | None,
+        typer.Option(
+            "--again", metavar="FILE", help="Whom `muster erasures` listed: after an older dump was restored."
+        ),
+    ] = None,
+    wait: Annotated[float, typer.Option(min=0, help="How many seconds it may take to be complete.")] = 30,
+    operator: OperatorOption = None,
+) -> None:
+    """Erase a person for good, living or deleted, and print the receipt. It cannot be taken back.
+
+    What is recorded is done: the same command, or the command API by itself, goes on where one that was killed has
+    ended. DATABASE_URL, KEK and EMAIL_INDEX_KEY are the command API's.
+
+    Exits with 0 when it is complete; 1 when there is no such user, or it is still to be completed; 2 when something it
+    needs is missing.
+    """
+    from muster.erasing import erase_again, erase_person  # noqa: PLC0415
+
+    if (user is None) == (again is None):
+        raise CannotRun("give the user's ID, or --again FILE")
+    settings, who = target_settings(), operator_named(operator)
+    if again is not None:
+        erase_again(settings, again, operator=who, reason=reason, wait=wait)
+    elif user is not None:
+        erase_person(settings, user, operator=who, reason=reason, wait=wait)
+
+
+@app.command(rich_help_panel=DEPLOYMENT)
+def erasures() -> None:
+    """Print the receipt of every erasure, a line of JSON each, the oldest first.
+
+    Keep them outside the database: `muster erase --again` takes them after a dump was restored that is older than an
+    erasure. DATABASE_URL is the command API's, the query API's or the projector's.
+    """
+    from muster.erasing import print_receipts  # noqa: PLC0415
+
+    print_receipts(target_settings())
+
+
 @app.command("import", rich_help_panel=DEPLOYMENT)
 def import_file(
     file: Annotated[Path, typer.Argument(help="users.ndjson (as POST /users takes them, one a line), or users.csv.")],
