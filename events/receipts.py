@@ -60,7 +60,9 @@ class StepBody(BaseModel):
     where: str
     what: str
     done_at: datetime | None = Field(description="null: still to be done")
-    removed: dict[str, int] | None = Field(None, description="of the step `erased`: how many rows, by place")
+    removed: dict[str, int] | None = Field(
+        None, description="of the step `erased`: how many rows, by place, that the deletion had left"
+    )
 
 
 class HorizonBody(BaseModel):
