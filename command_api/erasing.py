@@ -10,7 +10,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -19,6 +19,7 @@ from prometheus_client import Counter, Gauge
 from command_api.decide import DeleteUser, UserGone, UserUnknown
 from command_api.handler import CommandHandler, KeyWasReused, Outranked, Request
 from events import erasures
+from events.email import canonical_email
 from events.erasures import Erasure
 from events.keyring import Digester, Keyring, WrongKey
 from events.reader import LoggedRecord, newest_before
@@ -134,8 +135,9 @@ class Eraser:
             return erasure
         await self._delete(user_id, erasure.metadata)
         failpoint("erasure.deleted")
-        accounts = account_keys(self._digester, user_id, await self._session.use(lambda c: self._emails(c, user_id)))
-        done = await self._session.use(lambda connection: erasures.erase(connection, user_id, accounts))
+        known = await self._session.use(lambda connection: self._known(connection, user_id))
+        accounts = account_keys(self._digester, user_id, [known["email"]] if known else [])
+        done = await self._session.use(lambda c: erasures.erase(c, user_id, accounts=accounts, known=known))
         failpoint("erasure.erased")
         if done:
             ERASED.inc()
@@ -179,11 +181,13 @@ class Eraser:
         deletion = newest
         await self._session.use(lambda connection: erasures.note_deletion(connection, user_id, deletion))
 
-    async def _emails(self, connection: Connection, user_id: UserId) -> list[str]:
-        """The address that the user had last, as far as it can be read: what failed logins were counted by."""
+    async def _known(self, connection: Connection, user_id: UserId) -> dict[str, Any]:
+        """The personal values that the user had last; nothing when they cannot be read."""
         found = await newest_before(connection, self._keyring, user_id, NEWEST)
-        email = found.record.get("email") if isinstance(found, LoggedRecord) else None
-        return [email] if isinstance(email, str) else []
+        if not isinstance(found, LoggedRecord) or not isinstance(email := found.record.get("email"), str):
+            return {}
+        values = {name: found.record.get(name) for name in ("display_name", "attributes")}
+        return values | {"email": email, "email_canonical": canonical_email(email)}
 
     async def _take_up_due(self) -> None:
         """Request the erasure of whoever was deleted ERASE_DELETED_AFTER seconds ago."""

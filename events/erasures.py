@@ -27,7 +27,7 @@ FROM log.events e WHERE e.user_id = %s ORDER BY e.version DESC LIMIT 1
 NOTE_DELETION: Final = """
 UPDATE log.erasures SET position = %s, deleted_at = %s WHERE user_id = %s AND deleted_at IS NULL
 """
-ERASE: Final = "SELECT log.erase(%s, %s) AS erased"
+ERASE: Final = "SELECT log.erase(%s, %s, %s) AS erased"
 UNFINISHED: Final = """
 SELECT user_id FROM log.erasures WHERE completed_at IS NULL AND erased_at IS NULL ORDER BY requested_at LIMIT %s
 """
@@ -137,9 +137,12 @@ async def note_deletion(connection: Connection, user_id: UUID, newest: Newest) -
     await connection.execute(NOTE_DELETION, (newest.position, newest.recorded_at, user_id))
 
 
-async def erase(connection: Connection, user_id: UUID, accounts: Sequence[bytes]) -> bool:
-    """Destroy the key and all that the database has beside it; False when that was done before."""
-    cursor = await connection.execute(ERASE, (user_id, list(accounts)))
+async def erase(connection: Connection, user_id: UUID, *, accounts: Sequence[bytes], known: Mapping[str, Any]) -> bool:
+    """Destroy the key and all that the database has beside it; False when that was done before.
+
+    `accounts` are the keys that failed logins were counted by, `known` the personal values as far as they can be read.
+    """
+    cursor = await connection.execute(ERASE, (user_id, list(accounts), orjson.dumps(known).decode()))
     row = await cursor.fetchone()
     return row is not None and row["erased"]
 

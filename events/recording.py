@@ -65,7 +65,8 @@ class Metadata:
     @classmethod
     def from_wire(cls, stored: Mapping[str, Any]) -> "Metadata":
         """Raises KeyError and TypeError."""
-        return cls(**{**stored, "actor": Actor(**stored["actor"])})
+        values: dict[str, Any] = {**stored, "actor": Actor(**stored["actor"])}
+        return cls(**values)
 
     def to_wire(self) -> dict[str, Any]:
         """As it is stored: what is not known is left out."""

@@ -1,9 +1,9 @@
 -- Erases a user who is deleted and whose erasure was requested, in one transaction: the data key is destroyed for good,
 -- and all that this database has of the person beside the sealed events is removed.
 --
--- accounts: keys of identity.guesses that were made of what the person logged in with.
+-- accounts: keys of identity.guesses that were made of what the person logged in with. known: as read_model.erase has it.
 -- Gives false when that was done before. Raises MU003 for a user who is not deleted.
-CREATE FUNCTION log.erase(erased uuid, accounts bytea[]) RETURNS boolean
+CREATE FUNCTION log.erase(erased uuid, accounts bytea[], known json) RETURNS boolean
 LANGUAGE plpgsql
 -- as the owner: the caller may not change a key
 SECURITY DEFINER
@@ -29,7 +29,7 @@ BEGIN
     told := read_model.erase(erased, json_build_object(
         'id', erased, 'version', last.version, 'position', last.position,
         'created_at', last.data->'record'->'created_at', 'updated_at', last.data->'record'->'updated_at',
-        'deleted_at', last.data->'record'->'deleted_at'));
+        'deleted_at', last.data->'record'->'deleted_at'), known);
 
     -- who has lost the key has a tombstone all the same
     INSERT INTO log.user_keys AS k (user_id, wrapped, kek_id, erased_at) VALUES (erased, NULL, '', stamp)

@@ -1,8 +1,10 @@
 -- Puts an erased user's last row into the table of users and into the one of a build: nothing older gets there any more,
 -- whatever a projector or a rebuild has just read. What was held back of them is forgotten with what the topic had.
 --
--- record: the row, as read_model.put takes it. Gives how many rows there were, by place.
-CREATE FUNCTION read_model.erase(erased uuid, record json) RETURNS jsonb
+-- record: the row, as read_model.put takes it. known: email, email_canonical, display_name and attributes as the log had
+-- them last, as far as it can be read: where the planner's statistics quote one of them, they are made anew.
+-- Gives how many rows there were, by place.
+CREATE FUNCTION read_model.erase(erased uuid, record json, known json) RETURNS jsonb
 LANGUAGE plpgsql
 -- as the owner of these tables, for a caller who may do nothing else with them
 SECURITY DEFINER
@@ -14,6 +16,10 @@ DECLARE
     shown bigint;
     built bigint := 0;
     parked bigint;
+    quoted text[] := ARRAY[
+        known->>'email', known->>'email_canonical', known->>'display_name', (known->'attributes')::jsonb::text,
+        lower(normalize(coalesce(known->>'email', '') || ' ' || coalesce(known->>'display_name', ''), NFC))];
+    quoting regclass;
 BEGIN
     -- first: whoever copies or follows for a build ends before this; whoever begins later reads the tombstone
     PERFORM 1 FROM read_model.builds b WHERE b.state = 'building' FOR UPDATE;
@@ -40,6 +46,14 @@ BEGIN
             USING record;
         END IF;
     END IF;
+    FOR quoting IN
+        SELECT DISTINCT format('read_model.%I', s.tablename)::regclass
+        FROM pg_stats s
+        WHERE s.schemaname = 'read_model' AND s.tablename IN ('users', 'users_next')
+            AND quoted && ((s.most_common_vals::text::text[]) || (s.histogram_bounds::text::text[]))
+    LOOP
+        EXECUTE format('ANALYZE %s', quoting);
+    END LOOP;
     RETURN jsonb_build_object('read_model.users', shown, 'read_model.users_next', built, 'read_model.parked', parked);
 END
 $$;

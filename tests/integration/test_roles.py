@@ -268,7 +268,7 @@ def test_no_function_but_the_erasure_runs_with_rights_that_its_caller_lacks(owne
         " WHERE p.prosecdef AND n.nspname IN ('log', 'identity', 'read_model')"
     )
     definers = {row["name"]: row["settings"] for row in found.fetchall()}
-    assert definers.keys() == {"log.erase(uuid,bytea[])", "read_model.erase(uuid,json)"}
+    assert definers.keys() == {"log.erase(uuid,bytea[],json)", "read_model.erase(uuid,json,json)"}
     # nothing that a caller made is taken for what they mean
     assert all("search_path=pg_catalog, pg_temp" in settings for settings in definers.values())
 

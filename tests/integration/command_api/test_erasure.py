@@ -36,7 +36,7 @@ async def erase(commands: httpx.AsyncClient, user_id: str, **headers: str) -> ht
 
 
 def rows(owner: Owner, table: str) -> list[Record]:
-    return owner.execute(f"SELECT * FROM {table}").fetchall()  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return owner.execute(f"SELECT * FROM {table}".encode()).fetchall()
 
 
 async def test_it_is_recorded_and_goes_on_by_itself(commands: httpx.AsyncClient, owner: Owner) -> None:

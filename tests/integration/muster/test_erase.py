@@ -144,7 +144,7 @@ async def test_a_dump_from_before_the_erasure_is_erased_again(
         assert json.loads(told.stdout) == {"erased": 1, "already": 0, "unknown": 1, "open": 1}
         assert wrapped(restored)[gone["id"]] is None
         assert wrapped(restored)[stays["id"]] is not None
-        (row,) = restored.execute(f"SELECT {COLUMNS} FROM log.erasures").fetchall()  # pyright: ignore[reportArgumentType, reportCallIssue]
+        (row,) = restored.execute(f"SELECT {COLUMNS} FROM log.erasures".encode()).fetchall()
         assert row["requested_at"] == requested["requested_at"]
         assert row["metadata"]["reason"] == "case 17"
         events = restored.execute("SELECT type, metadata FROM log.events WHERE user_id = %s", (gone["id"],)).fetchall()
