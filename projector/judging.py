@@ -50,6 +50,7 @@ class History:
         self._due: Entry | None = None
         self._published: Entry | None = None
         self._own: Entry | None = None
+        self._last: Entry | None = None
 
     def add(self, entry: Entry) -> Iterator[Finding]:
         """Take the next event; gives what is wrong with the log itself."""
@@ -59,6 +60,7 @@ class History:
         if entry.position <= self._position:
             yield self._of_log(entry, f"position {entry.position} comes after {self._position}")
         self._version, self._position = entry.version, entry.position
+        self._last = entry
         if entry.discarded:
             self._folds = False
             return
@@ -74,8 +76,10 @@ class History:
         self._remember(entry)
 
     def judge_row(self) -> Iterator[Finding]:
-        """What is wrong with the row, when all events were taken."""
+        """What is wrong with the row and with the history's end, when all events were taken."""
         row, due = self._row, self._due
+        if self._last is not None and self._last.erased and self._last.type_name != "UserDeleted":
+            yield self._of_log(self._last, "the user's key is a tombstone, and they were never deleted")
         if row is None:
             if due is not None and not (self._expectation.unpublished is not None and self._published is None):
                 yield self._of_model("there is no row", entry=due)
