@@ -26,6 +26,7 @@ from events.reader import LoggedRecord, newest_before
 from events.recording import Actor, Metadata, Position
 from events.sealing import BrokenSeal
 from events.user import EventId, UserId
+from events.wire import user_from_wire
 from events.writer import Idempotency
 from identity.guessing import account_keys
 from identity.roles import Scope, outranked
@@ -175,6 +176,13 @@ class Eraser:
             except UserGone:
                 # by another process that carries on the same
                 log.info("deleted already", user_id=str(user_id))
+            except BrokenSeal as error:
+                if newest is None:
+                    raise
+                # what cannot be read is to be erased all the same
+                log.warning("deleted by what is in the clear", user_id=str(user_id), reason=str(error))
+                state = user_from_wire({**newest.record, "email": "", "display_name": None, "attributes": {}})
+                await self._handler.delete_unreadable(state, newest.wrapped, metadata)
             failpoint("erasure.deleting")
             newest = await self._session.use(lambda connection: erasures.newest_of(connection, user_id))
         assert newest is not None  # noqa: S101 - a user has events

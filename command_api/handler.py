@@ -2,20 +2,22 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal, assert_never
 
-from command_api.decide import Command, CreateUser, UserGone, decide
+from command_api.decide import Command, CreateUser, DeleteUser, UserGone, decide
 from events.email import canonical_email
 from events.keyring import Digester
 from events.reader import Loaded, Reader
 from events.recording import Metadata, Position
-from events.user import Status, User, UserCreated, UserDeleted, UserEvent, UserId, UserUpdated
+from events.user import EventId, Status, User, UserCreated, UserDeleted, UserEvent, UserId, UserUpdated
 from events.writer import Append, Appended, EmailTaken, Erased, Idempotency, KeyReused, Noted, Replayed, Stale, Writer
 from identity.passwords import Passwords
 from identity.roles import Scope, outranked
 from identity.security_log import record
 from runtime.failpoints import failpoint
 from runtime.failures import Overloaded, Unavailable
+from runtime.ids import new_id
 
 # a command without If-Match is decided again when another process was faster; each round, one of them wins
 MAX_ROUNDS = 50
@@ -117,6 +119,28 @@ class CommandHandler:
                 return await self._handle(request, deadline)
         finally:
             self._under_way -= 1
+
+    async def delete_unreadable(self, state: User, wrapped: bytes | None, metadata: Metadata) -> None:
+        """For an erasure alone: delete a user whose newest event does not open, by what it says in the clear.
+
+        Raises UserGone, and Unavailable when the user has moved on meanwhile.
+        """
+        command = DeleteUser(event_id=EventId(new_id()), at=datetime.now(UTC), versions=None)
+        change = Append(
+            user_id=state.id,
+            expected=state.version,
+            event=decide(state, command),
+            metadata=metadata,
+            wrapped=wrapped,
+            release=True,
+            forget_password=True,
+            revoke="sessions",
+            erasing=True,
+        )
+        verdict = await self._writer.append(change, timeout=self._timeout)
+        if not isinstance(verdict, Appended):
+            raise Unavailable(f"the deletion was not appended: {type(verdict).__name__}")
+        self._committed()
 
     async def _handle(self, request: Request, deadline: float) -> Outcome:
         if (idempotency := request.idempotency) is not None and _costly(request):

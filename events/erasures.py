@@ -21,7 +21,8 @@ OF_USER: Final[LiteralString] = f"SELECT {COLUMNS} FROM log.erasures WHERE user_
 LISTED: Final[LiteralString] = f"SELECT {COLUMNS} FROM log.erasures ORDER BY requested_at, user_id"  # noqa: S608
 REQUEST: Final = "SELECT log.request_erasure(%s, %s, %s, %s, %s, %s, %s) AS verdict"
 NEWEST: Final = """
-SELECT e.type, e.position, e.recorded_at, e.data->'record'->'roles' AS roles
+SELECT e.type, e.version, e.position, e.recorded_at, e.data->'record' AS record,
+    (SELECT k.wrapped FROM log.user_keys k WHERE k.user_id = e.user_id) AS wrapped
 FROM log.events e WHERE e.user_id = %s ORDER BY e.version DESC LIMIT 1
 """
 NOTE_DELETION: Final = """
@@ -78,9 +79,15 @@ class Newest:
     """What the log has of a user in the clear, whether or not their events can be opened."""
 
     deleted: bool
+    version: int
     position: Position
     recorded_at: datetime
-    roles: Sequence[str]
+    record: Mapping[str, Any]
+    wrapped: bytes | None
+
+    @property
+    def roles(self) -> Sequence[str]:
+        return self.record.get("roles") or ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +134,11 @@ async def newest_of(connection: Connection, user_id: UUID) -> Newest | None:
         return None
     return Newest(
         deleted=row["type"] == "UserDeleted",
+        version=row["version"],
         position=Position(row["position"]),
         recorded_at=row["recorded_at"],
-        roles=row["roles"] or (),
+        record=row["record"] or {},
+        wrapped=row["wrapped"],
     )
 
 

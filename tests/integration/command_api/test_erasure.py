@@ -192,6 +192,35 @@ async def test_a_key_is_never_made_again(commands: httpx.AsyncClient, owner: Own
         owner.execute("INSERT INTO log.user_keys (user_id, wrapped, kek_id) VALUES (%s, '', '')", (user["id"],))
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE log.events SET sealed = set_byte(sealed, 20, get_byte(sealed, 20) # 1) WHERE version = 2",
+        "DELETE FROM log.user_keys",
+    ],
+    ids=["an altered seal", "a lost key"],
+)
+async def test_a_user_whose_record_cannot_be_read_is_erased_too(
+    commands: httpx.AsyncClient, queries: httpx.AsyncClient, owner: Owner, damage: str
+) -> None:
+    user = await create(commands, password=PASSWORD)
+    path = f"/users/{user['id']}"
+    assert (await commands.patch(path, json={"display_name": "Ada"})).status_code == 200
+    owner.execute(damage.encode())
+    answer = await commands.post(f"{path}/erase")
+    assert answer.status_code == 202
+    assert answer.json()["steps"][2]["done_at"] is not None
+    events = (await queries.get(f"{path}/history")).json()["events"]
+    assert [(event["type"], event["erased"]) for event in events] == [
+        ("UserCreated", True),
+        ("UserUpdated", True),
+        ("UserDeleted", True),
+    ]
+    assert rows(owner, "log.email_claims") == []
+    assert rows(owner, "identity.credentials") == []
+    assert codes(await commands.patch(path, json={"display_name": "Ada"}), 410) == ["user_deleted"]
+
+
 async def test_an_unknown_user_is_not_found(commands: httpx.AsyncClient, owner: Owner) -> None:
     assert codes(await erase(commands, str(ADA_ID)), 404) == ["user_not_found"]
     assert rows(owner, "log.erasures") == []
