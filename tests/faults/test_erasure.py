@@ -1,8 +1,10 @@
 """Erasures through kill -9, a broker that is away, lost topics and rebuilds: the person ends erased everywhere."""
 
 import contextlib
+import json
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,8 +15,9 @@ import pytest
 from runtime.fleeting import FORGOTTEN_WITHIN
 from runtime.settings import Settings
 from tests.command_line import Operate
-from tests.databases import MakeSettings
-from tests.processes import Process, Stack, StartProcess
+from tests.databases import MakeSettings, as_role
+from tests.dumps import Dumps
+from tests.processes import ROLES, Process, Stack, StartProcess
 from tests.topics import TopicRecord, make_anew, records_of
 from tests.waiting import eventually
 
@@ -266,3 +269,43 @@ def test_a_rebuild_that_goes_on_meanwhile_is_whole(stack: Stack, operate: Operat
     eventually(lambda: operate("lag").status == 0, what="the projector has it all", timeout=60)
     verified = operate("verify", "model", "--all")
     assert verified.status == 0, verified.stdout + verified.stderr
+
+
+def test_after_a_restore_the_erased_stay_erased_and_all_goes_on(
+    start_process: StartProcess, operate: Operate, owner: Owner, dumps: Dumps, tmp_path: Path
+) -> None:
+    """The runbook of docs/operate.md, with topics that are made anew."""
+    command = start_process("command_api").wait_until_ready()
+    user_id, stays = create(command), create(command, "grace@example.com")
+    dump = dumps.dump("before")
+    erase(command, user_id)
+    eventually(lambda: erasure(owner)["completed_at"], what="the erasure is complete")
+    as_command = {"DATABASE_URL": as_role(dumps.restored, "muster_command")}
+    receipts = tmp_path / "receipts.ndjson"
+    receipts.write_text(operate("erasures").stdout)
+    assert command.stop() == 0
+
+    with dumps.restore(dump) as restored:
+        told = operate("erase", "--again", str(receipts), "--wait", "0", **as_command)
+        assert told.status == 1, told.stderr
+        elsewhere = {"events_topic": f"events.{tmp_path.name}", "snapshot_topic": f"snapshot.{tmp_path.name}"}
+        processes = {
+            name: start_process(name, database_url=as_role(dumps.restored, role), **elsewhere).wait_until_ready()
+            for name, role in ROLES.items()
+        }
+        eventually(lambda: erasure(restored)["completed_at"], what="the erasure is complete again")
+        told = operate("erase", "--again", str(receipts), "--wait", "0", **as_command)
+        assert (told.status, json.loads(told.stdout)["already"]) == (0, 1)
+        with processes["command_api"].client() as client:
+            written = client.patch(f"/users/{stays}", json={"display_name": "Grace"})
+        assert written.headers["event-position"] == "4"
+        with processes["query_api"].client() as client:
+            fresh = {"Min-Position": "4", "Prefer": "wait=30"}
+            assert client.get(f"/users/{stays}", headers=fresh).json()["display_name"] == "Grace"
+            assert client.get(f"/users/{user_id}").status_code == 410
+            assert client.get(f"/users/{user_id}/erasure").json()["state"] == "done"
+        variables = {name.upper(): value for name, value in elsewhere.items()}
+        told = operate(
+            "verify", "model", "--all", DATABASE_URL=as_role(dumps.restored, "muster_projector"), **variables
+        )
+        assert told.status == 0, told.stdout + told.stderr
