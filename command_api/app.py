@@ -4,7 +4,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from command_api import import_routes
+from command_api import erase_routes, import_routes
+from command_api.erasing import Eraser
 from command_api.first_admin import FirstAdmin
 from command_api.handling import open_handler
 from command_api.import_routes import STREAMED
@@ -37,6 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
     url = settings.database_url.get_secret_value()
     background = Session(url, application="muster command background", timeout=settings.write_timeout)
     identity = Session(url, application="muster command identity", timeout=settings.write_timeout)
+    erasing = Session(url, application="muster command erasing", timeout=settings.write_timeout)
     door = Door(settings, kek=keyring.kek, digester=digester)
     passwords = Passwords(settings)
     first_admin = FirstAdmin(settings, passwords)
@@ -69,11 +71,16 @@ def create_app(settings: Settings) -> FastAPI:
                 _meanwhile(first_admin.settle(handler, background)),
                 door.open(),
             ):
-                app.state.handler = handler
-                yield
+                eraser = Eraser(
+                    erasing, handler, settings=settings, keyring=keyring, digester=digester, erased=relay.wake
+                )
+                app.state.handler, app.state.eraser = handler, eraser
+                async with _meanwhile(eraser.run()):
+                    yield
         finally:
             await background.close()
             await identity.close()
+            await erasing.close()
             passwords.close()
 
     app = web_app(
@@ -84,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
         tags=[
             {"name": "users", "description": "Create, update and delete users"},
             {"name": "import", "description": "Create many users from a file"},
+            {"name": "erasure", "description": "Erase a person for good"},
             {"name": "identity", "description": "Log in and out"},
         ],
         origins=settings.origins,
@@ -97,6 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
     answer_refusals(app)
     app.include_router(import_routes.router)
     app.include_router(router)
+    app.include_router(erase_routes.router)
     app.include_router(login_routes.router)
     app.include_router(session_routes.router)
     app.include_router(key_routes.router)

@@ -2,20 +2,22 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal, assert_never
 
-from command_api.decide import Command, CreateUser, decide
+from command_api.decide import Command, CreateUser, DeleteUser, UserGone, decide
 from events.email import canonical_email
 from events.keyring import Digester
 from events.reader import Loaded, Reader
 from events.recording import Metadata, Position
-from events.user import Status, User, UserCreated, UserDeleted, UserEvent, UserId, UserUpdated
-from events.writer import Append, Appended, EmailTaken, Idempotency, KeyReused, Noted, Replayed, Stale, Writer
+from events.user import EventId, Status, User, UserCreated, UserDeleted, UserEvent, UserId, UserUpdated
+from events.writer import Append, Appended, EmailTaken, Erased, Idempotency, KeyReused, Noted, Replayed, Stale, Writer
 from identity.passwords import Passwords
 from identity.roles import Scope, outranked
 from identity.security_log import record
 from runtime.failpoints import failpoint
 from runtime.failures import Overloaded, Unavailable
+from runtime.ids import new_id
 
 # a command without If-Match is decided again when another process was faster; each round, one of them wins
 MAX_ROUNDS = 50
@@ -43,7 +45,7 @@ class Request:
 
     `authority` is what the caller may do, None for a change of their own record. `password` is hashed when the command
     may be carried out; `password_hash` is stored as it is. `proof` raises when the caller has not proved enough; what
-    was answered before needs none.
+    was answered before needs none. `erasing`: it is a step of the user's erasure.
     """
 
     user_id: UserId
@@ -54,6 +56,7 @@ class Request:
     password: str | None = None
     password_hash: str | None = None
     proof: Callable[[], Awaitable[None]] | None = None
+    erasing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,28 @@ class CommandHandler:
         finally:
             self._under_way -= 1
 
+    async def delete_unreadable(self, state: User, wrapped: bytes | None, metadata: Metadata) -> None:
+        """For an erasure alone: delete a user whose newest event does not open, by what it says in the clear.
+
+        Raises UserGone, and Unavailable when the user has moved on meanwhile.
+        """
+        command = DeleteUser(event_id=EventId(new_id()), at=datetime.now(UTC), versions=None)
+        change = Append(
+            user_id=state.id,
+            expected=state.version,
+            event=decide(state, command),
+            metadata=metadata,
+            wrapped=wrapped,
+            release=True,
+            forget_password=True,
+            revoke="sessions",
+            erasing=True,
+        )
+        verdict = await self._writer.append(change, timeout=self._timeout)
+        if not isinstance(verdict, Appended):
+            raise Unavailable(f"the deletion was not appended: {type(verdict).__name__}")
+        self._committed()
+
     async def _handle(self, request: Request, deadline: float) -> Outcome:
         if (idempotency := request.idempotency) is not None and _costly(request):
             remembered = await self._reader.recall(idempotency.caller, idempotency.key, timeout=_left(deadline))
@@ -160,13 +185,7 @@ class CommandHandler:
         )
         match verdict:
             case Appended():
-                failpoint("command.committed")
-                self._committed()
-                if event is None:
-                    raise ValueError("the log appended an event for a command that has none")
-                if (revoked := _voided(event)) is not None:
-                    record(f"user.{revoked}_revoked", subject=str(request.user_id), by=request.metadata.actor.subject)
-                return Outcome(user=event.user, position=verdict.position, changed=tuple(event.changes))
+                return self._appended(request, event, verdict.position)
             case Noted():
                 return _unchanged(loaded)
             case Replayed():
@@ -177,8 +196,19 @@ class CommandHandler:
                 raise EmailIsTaken
             case Stale():
                 return None
+            case Erased():
+                raise UserGone
             case _:
                 assert_never(verdict)
+
+    def _appended(self, request: Request, event: UserEvent | None, position: Position) -> Outcome:
+        failpoint("command.committed")
+        self._committed()
+        if event is None:
+            raise ValueError("the log appended an event for a command that has none")
+        if (revoked := _voided(event)) is not None:
+            record(f"user.{revoked}_revoked", subject=str(request.user_id), by=request.metadata.actor.subject)
+        return Outcome(user=event.user, position=position, changed=tuple(event.changes))
 
     def _decide(self, request: Request, loaded: Loaded | None) -> UserEvent | None:
         state = loaded.recorded.event.user if loaded is not None else None
@@ -226,6 +256,7 @@ class CommandHandler:
             password_hash=password_hash,
             forget_password=isinstance(event, UserDeleted),
             revoke=_voided(event),
+            erasing=request.erasing,
         )
 
     async def _replay(self, replayed: Replayed) -> Outcome:
@@ -234,6 +265,8 @@ class CommandHandler:
         if loaded is None:
             raise Unavailable(f"position {replayed.position} is not in the log")
         event = loaded.recorded.event
+        if event.user.erased:
+            raise UserGone
         changed = tuple(event.changes) if replayed.changed else ()
         return Outcome(user=event.user, position=replayed.position, changed=changed, replayed=True)
 

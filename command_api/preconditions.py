@@ -3,6 +3,9 @@ from typing import Annotated, Final
 
 from fastapi import Header, Request
 
+from events.keyring import Digester
+from events.writer import Idempotency
+from identity.access_tokens import Caller
 from runtime.entity_tags import entity_tags
 from runtime.problems import Fault, Problem
 
@@ -57,6 +60,16 @@ async def idempotency_key(
         parameter="Idempotency-Key",
     )
     raise Problem(400, "malformed_idempotency_key", "The Idempotency-Key cannot be used.", faults=[fault])
+
+
+async def idempotency_of(http: Request, caller: Caller, key: str | None) -> Idempotency | None:
+    """What makes a retry of this request take effect once, if it has a key."""
+    if key is None:
+        return None
+    digester: Digester = http.app.state.digester
+    # the body as it was sent: key order and white space are the caller's, and a retry repeats them
+    request = b"\0".join((http.method.encode(), http.url.path.encode(), await http.body()))
+    return Idempotency(caller=caller.subject, key=key, digest=digester.request(request))
 
 
 async def reason(

@@ -13,13 +13,11 @@ from command_api.bodies import ChangeMeBody, ChangeUserBody, CreateUserBody, Del
 from command_api.creating import creation_of
 from command_api.decide import ChangeUser, Command, DeleteUser
 from command_api.handler import CommandHandler, Outcome, Request
-from command_api.preconditions import accepted_versions, idempotency_key, reason
-from events.keyring import Digester
+from command_api.preconditions import accepted_versions, idempotency_key, idempotency_of, reason
 from events.record import record_of
 from events.recording import Metadata
 from events.user import EventId, UserId
 from events.wire import value_to_wire
-from events.writer import Idempotency
 from identity.access_tokens import Caller
 from identity.app_state import peer_of
 from identity.caller import needs
@@ -170,7 +168,10 @@ async def patch_user(
 async def delete_user(
     http: HttpRequest, caller: MayWrite, user_id: Id, versions: Versions, key: Key, why: Reason
 ) -> Response:
-    """Appends UserDeleted. The e-mail is free again; the id stays known as deleted (410)."""
+    """Appends UserDeleted. The e-mail is free again; the id stays known as deleted (410).
+
+    Auditors can read the former record until it is erased: ERASE_DELETED_AFTER seconds later, or when it is asked for.
+    """
     command = DeleteUser(event_id=EventId(new_id()), at=datetime.now(UTC), versions=versions)
     outcome = await _handle(http, caller, why, UserId(user_id), command, key, None)
     return _answer(
@@ -282,18 +283,12 @@ async def _handle(
     correlation = current.get()
     if correlation is None:
         raise LookupError("no correlation: the request frame is missing")
-    idempotency = None
-    if key is not None:
-        digester: Digester = http.app.state.digester
-        # the body as it was sent: key order and white space are the caller's, and a retry repeats them
-        request = b"\0".join((http.method.encode(), http.url.path.encode(), await http.body()))
-        idempotency = Idempotency(caller=caller.subject, key=key, digest=digester.request(request))
     return await handler.handle(
         Request(
             user_id=user_id,
             command=command,
             metadata=Metadata.of(correlation, caller.actor, why),
-            idempotency=idempotency,
+            idempotency=await idempotency_of(http, caller, key),
             authority=None if oneself else caller.scopes,
             password=secret.password if secret is not None else None,
             password_hash=secret.password_hash if secret is not None else None,

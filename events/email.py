@@ -1,7 +1,12 @@
 import unicodedata
-from functools import lru_cache
+from typing import Final
 
 import idna
+
+from runtime.fleeting import Fleeting
+
+# encoding a domain takes longer than all the rest, and most users share few
+_ENCODED: Final[Fleeting[str, str]] = Fleeting(capacity=4096)
 
 
 def canonical_email(email: str) -> str:
@@ -15,9 +20,14 @@ def canonical_email(email: str) -> str:
     return f"{local}@{_canonical_domain(domain)}"
 
 
-# encoding a domain takes longer than all the rest, and most users share few
-@lru_cache(maxsize=4096)
 def _canonical_domain(domain: str) -> str:
+    if (encoded := _ENCODED.get(domain)) is None:
+        encoded = _encoded(domain)
+        _ENCODED.put(domain, encoded)
+    return encoded
+
+
+def _encoded(domain: str) -> str:
     try:
         return idna.encode(domain, uts46=True, transitional=False).decode("ascii").lower()
     except idna.IDNAError:

@@ -69,7 +69,10 @@ def cloud_event(recorded: RecordedEvent, source: str) -> dict[str, Any]:
 
 
 def history_envelope(recorded: RecordedEvent, source: str) -> Envelope:
-    """For the history topic: the whole record after the change, and what changed. Deletions have a body too."""
+    """For the history topic: the whole record after the change, and what changed. Deletions have a body too.
+
+    Of an erased user, whenever it is sent, without the personal values.
+    """
     return Envelope(
         key=str(recorded.event.user.id).encode(),
         value=orjson.dumps(_history_data(recorded)),
@@ -82,9 +85,9 @@ def _history_data(recorded: RecordedEvent) -> dict[str, Any]:
 
 
 def snapshot_envelope(recorded: RecordedEvent, source: str) -> Envelope:
-    """For the compacted topic: the current record, or a tombstone when the user is deleted."""
+    """For the compacted topic: the current record, or a tombstone when the user is deleted or erased."""
     user = recorded.event.user
-    deleted = isinstance(recorded.event, UserDeleted)
+    deleted = user.erased or isinstance(recorded.event, UserDeleted)
     return Envelope(
         key=str(user.id).encode(),
         value=None if deleted else orjson.dumps({"user": user_to_wire(user)}),

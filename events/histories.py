@@ -9,7 +9,7 @@ from uuid import UUID
 
 from events.keyring import Keyring, WrongKey
 from events.reader import CARRIED
-from events.recording import Position, RecordedEvent, event_of
+from events.recording import WRAPPED, Position, RecordedEvent, event_of
 from events.sealing import BrokenSeal
 from runtime.database import Connection, Row
 
@@ -18,7 +18,7 @@ FIRST_ID, LAST_ID = UUID(int=0), UUID(int=2**128 - 1)
 
 ENTRY: Final = f"""
 SELECT e.position, e.user_id, e.version, e.type, e.schema, e.event_id, e.data, e.sealed, e.metadata, e.recorded_at,
-    k.wrapped, k.kek_id, NOT {CARRIED} AS discarded
+    {WRAPPED} AS wrapped, k.kek_id, NOT {CARRIED} AS discarded
 FROM log.events e LEFT JOIN log.user_keys k ON k.user_id = e.user_id
 """  # noqa: S608 - constants
 IN_RANGE: Final = f"{ENTRY} WHERE e.user_id BETWEEN %s AND %s ORDER BY e.user_id, e.version"
@@ -48,6 +48,11 @@ class Entry:
     discarded: bool
     recorded: RecordedEvent | None
     reason: str | None = None
+
+    @property
+    def erased(self) -> bool:
+        """Whether its personal values are gone because the user was erased."""
+        return self.recorded is not None and self.recorded.event.user.erased
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@ import hashlib
 import hmac
 import secrets
 import string
-from collections import OrderedDict
 from itertools import pairwise
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.keywrap import (
 )
 from pydantic import SecretStr
 
+from runtime.fleeting import Fleeting
 from runtime.settings import BadSettings, Settings
 
 KEY_BYTES = 32
@@ -51,13 +51,15 @@ class Kek:
 
 
 class Keyring:
-    """Opens users' data keys, remembering the last `capacity` of them (unwrapping costs more than the cipher)."""
+    """Opens users' data keys, remembering up to `capacity` of them for a few seconds (runtime/fleeting.py).
+
+    Unwrapping costs more than the cipher.
+    """
 
     def __init__(self, kek: Kek, *, capacity: int = 50_000) -> None:
         self._kek = kek
-        self._capacity = capacity
         # the keys, not the ciphers made of them: those are ten times the size and soon made
-        self._opened: OrderedDict[UUID, bytes] = OrderedDict()
+        self._opened: Fleeting[UUID, bytes] = Fleeting(capacity=capacity)
 
     @property
     def kek(self) -> Kek:
@@ -70,22 +72,15 @@ class Keyring:
     def make(self, user_id: UUID) -> tuple[AESGCM, bytes]:
         """A new user's random 256-bit key: the cipher and the wrapped key to store."""
         key = secrets.token_bytes(KEY_BYTES)
-        self._remember(user_id, key)
+        self._opened.put(user_id, key)
         return AESGCM(key), self._kek.wrap(key)
 
     def open(self, user_id: UUID, wrapped: bytes) -> AESGCM:
         """Raises WrongKey."""
-        if (key := self._opened.get(user_id)) is not None:
-            self._opened.move_to_end(user_id)
-        else:
+        if (key := self._opened.get(user_id)) is None:
             key = self._kek.unwrap(wrapped)
-            self._remember(user_id, key)
+            self._opened.put(user_id, key)
         return AESGCM(key)
-
-    def _remember(self, user_id: UUID, key: bytes) -> None:
-        self._opened[user_id] = key
-        if len(self._opened) > self._capacity:
-            self._opened.popitem(last=False)
 
 
 class Digester:

@@ -4,7 +4,7 @@ from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from events.keyring import Keyring, WrongKey
-from events.recording import Position, RecordedEvent, event_of, record_of
+from events.recording import WRAPPED, Position, RecordedEvent, event_of, record_of
 from events.sealing import BrokenSeal
 from events.user import UserId
 from runtime.batching import Batcher
@@ -15,8 +15,8 @@ Found = TypeVar("Found")
 # The key as a subquery and look-ups as LATERAL: each is an index look-up whatever the planner believes of a table that
 # has just grown. As joins, some became scans of the whole table.
 COLUMNS: Final = (
-    "e.position, e.user_id, e.version, e.type, e.schema, e.event_id, e.data, e.sealed, e.metadata, e.recorded_at,"
-    " (SELECT k.wrapped FROM log.user_keys k WHERE k.user_id = e.user_id) AS wrapped"
+    "e.position, e.user_id, e.version, e.type, e.schema, e.event_id, e.data, e.sealed, e.metadata, e.recorded_at,"  # noqa: S608 - a constant
+    f" (SELECT {WRAPPED} FROM log.user_keys k WHERE k.user_id = e.user_id) AS wrapped"
 )
 NEWEST = f"""
 SELECT {COLUMNS}

@@ -1,5 +1,5 @@
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -38,8 +38,30 @@ class UserRecord(BaseModel):
     password_changed_at: datetime | None = Field(description="null: the user has no password")
 
 
+class ErasedRecord(BaseModel):
+    """A former state of a user who was erased since: what was personal is null."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{**EXAMPLE, "email": None, "display_name": None, "attributes": None, "erased": True}]
+        }
+    )
+
+    id: UUID
+    version: int = Field(ge=1)
+    email: None
+    display_name: None
+    status: Status
+    roles: list[str]
+    attributes: None
+    created_at: datetime
+    updated_at: datetime
+    password_changed_at: datetime | None
+    erased: Literal[True]
+
+
 def record_of(user: User) -> dict[str, Any]:
-    """The JSON of UserRecord, for a user who is not deleted."""
+    """The JSON of UserRecord, or of ErasedRecord, for a user who is not deleted."""
     record = user_to_wire(user)
     del record["deleted_at"]
     return record

@@ -3,16 +3,35 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal, NewType
+from typing import Any, Final, Literal, NewType
 from uuid import UUID
 
 from events.keyring import Keyring
 from events.sealing import BrokenSeal, associated_data, seal, unseal
 from events.user import UserEvent, UserId
-from events.wire import NAMES, PERSONAL, SCHEMA, changes_to_wire, event_from_wire, user_to_wire
+from events.wire import (
+    ERASED_CHANGE,
+    NAMES,
+    PERSONAL,
+    SCHEMA,
+    changes_to_wire,
+    erased_record,
+    event_from_wire,
+    user_to_wire,
+)
 from runtime.correlation import Correlation
 
 Position = NewType("Position", int)
+
+# What a row has as the wrapped key of an erased user: no key, and a tombstone that says so. No row at all is damage.
+TOMBSTONE: Final = b""
+WRAPPED: Final = "CASE WHEN k.erased_at IS NOT NULL THEN ''::bytea ELSE k.wrapped END"
+# what stands where personal values were
+_ERASED: Final[dict[str, Any]] = {"email": "", "display_name": None, "attributes": {}, "erased": True}
+
+
+class KeyErased(Exception):
+    """The user was erased: nothing is sealed for them any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +61,12 @@ class Metadata:
     @classmethod
     def of(cls, correlation: Correlation, actor: Actor, reason: str | None = None) -> "Metadata":
         return cls(actor=actor, reason=reason, **asdict(correlation))
+
+    @classmethod
+    def from_wire(cls, stored: Mapping[str, Any]) -> "Metadata":
+        """Raises KeyError and TypeError."""
+        values: dict[str, Any] = {**stored, "actor": Actor(**stored["actor"])}
+        return cls(**values)
 
     def to_wire(self) -> dict[str, Any]:
         """As it is stored: what is not known is left out."""
@@ -81,8 +106,11 @@ class RecordedEvent:
 def row_of(event: UserEvent, metadata: Metadata, keyring: Keyring, wrapped: bytes | None) -> dict[str, Any]:
     """The JSON that log.append takes for one event.
 
-    `wrapped` is the user's wrapped data key; None makes a new one, which the row then carries to be stored.
+    `wrapped` is the user's wrapped data key; None makes a new one, which the row then carries to be stored. Raises
+    KeyErased.
     """
+    if wrapped == TOMBSTONE:
+        raise KeyErased
     type_name = NAMES[type(event)]
     user = event.user
     record = user_to_wire(user)
@@ -115,13 +143,16 @@ def row_of(event: UserEvent, metadata: Metadata, keyring: Keyring, wrapped: byte
 
 
 def event_of(row: Mapping[str, Any], keyring: Keyring) -> RecordedEvent:
-    """The event of a row of log.events that was joined with `wrapped` of log.user_keys.
+    """The event of a row of log.events that was joined with WRAPPED of log.user_keys.
 
-    Raises BrokenSeal and WrongKey.
+    An erased user's event has all but the personal values. Raises BrokenSeal and WrongKey.
     """
     personal = _personal(row, keyring)
     data, metadata = row["data"], row["metadata"]
     try:
+        if personal is None:
+            changed = {name: ERASED_CHANGE for name in data["changed"] if name in PERSONAL}
+            personal = {"record": _ERASED, "changes": changed}
         return RecordedEvent(
             position=Position(row["position"]),
             recorded_at=row["recorded_at"],
@@ -131,7 +162,7 @@ def event_of(row: Mapping[str, Any], keyring: Keyring) -> RecordedEvent:
                 record=data["record"] | personal["record"],
                 changes=data["changes"] | personal["changes"],
             ),
-            metadata=Metadata(**metadata | {"actor": Actor(**metadata["actor"])}),
+            metadata=Metadata.from_wire(metadata),
             type_name=row["type"],
             schema=row["schema"],
         )
@@ -146,6 +177,8 @@ def record_of(row: Mapping[str, Any], keyring: Keyring) -> dict[str, Any]:
     """
     personal = _personal(row, keyring)
     try:
+        if personal is None:
+            return erased_record(row["data"]["record"])
         record: dict[str, Any] = row["data"]["record"] | personal["record"]
     except (KeyError, TypeError) as error:
         raise _malformed(row, error) from error
@@ -153,9 +186,12 @@ def record_of(row: Mapping[str, Any], keyring: Keyring) -> dict[str, Any]:
 
 
 def _personal(row: Mapping[str, Any], keyring: Keyring) -> Any:  # noqa: ANN401 - a JSON document
+    """What is sealed; None: it was erased."""
     user_id: UUID = row["user_id"]
     if row["wrapped"] is None:
         raise BrokenSeal("the user's data key is not there")
+    if row["wrapped"] == TOMBSTONE:
+        return None
     bound_to = associated_data(
         user_id=user_id,
         version=row["version"],

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, cast
 
 import psycopg
@@ -13,6 +13,8 @@ from prometheus_client import Counter, Gauge
 from psycopg.rows import dict_row
 
 from events.envelope import Envelope, NotOurEvent, history_envelope, snapshot_envelope
+from events.erasures import note_burial, to_bury
+from events.histories import entries_at
 from events.keyring import Keyring, WrongKey, open_keyring
 from events.parked import ParkedUsers, TooManyParked, stretch_before
 from events.partitioning import check_partitions, fix_partitions, partition_of
@@ -38,7 +40,8 @@ SEND_DEADLINE: Final = 30.0
 STOP_WITHIN: Final = 5.0
 SHORTEST_POLL, LONGEST_POLL = 0.005, 0.05
 CHECK_TOPICS_EVERY: Final = 5.0
-LOOK_FOR_RETRIES_EVERY: Final = 0.5
+LOOK_FOR_TASKS_EVERY: Final = 0.5
+BURIED_AT_ONCE: Final = 100
 
 SESSION: Final = (
     "SET jit = off",
@@ -189,8 +192,10 @@ class Relay:
         checked = looked = loop.time()
         while not self._stopping.is_set():
             self._wake.clear()
-            if len(self.parked) and loop.time() - looked > LOOK_FOR_RETRIES_EVERY:
-                await self._retry(connection, producer, channels, position)
+            if loop.time() - looked > LOOK_FOR_TASKS_EVERY:
+                if len(self.parked):
+                    await self._retry(connection, producer, channels, position)
+                await self._bury(connection, producer, channels, position)
                 looked = loop.time()
             stretch = await events_after(connection, self._keyring, position, limit=BATCH)
             if stretch.end is not None:
@@ -236,6 +241,34 @@ class Relay:
                 version = late[-1].version + 1
         await self.parked.look(connection)
 
+    async def _bury(
+        self,
+        connection: Connection,
+        producer: AIOKafkaProducer,
+        channels: dict[TopicPartition, Channel],
+        position: Position,
+    ) -> None:
+        """Send a tombstone for each user who was erased, whatever was sent of them before, and note that it is there.
+
+        Done again after a kill: a second one says the same.
+        """
+        waiting = await to_bury(connection, position, BURIED_AT_ONCE)
+        if not waiting:
+            return
+        found = await entries_at(connection, self._keyring, waiting)
+        outgoing: dict[TopicPartition, list[tuple[Position, Envelope]]] = {}
+        for entry in found.values():
+            if entry.recorded is not None:
+                number = partition_of(entry.user_id, self._settings.topic_partitions)
+                envelope = snapshot_envelope(entry.recorded, self._settings.event_source)
+                partition = TopicPartition(self._settings.snapshot_topic, number)
+                outgoing.setdefault(partition, []).append((entry.position, envelope))
+        await self._send_all(producer, channels, outgoing)
+        failpoint("relay.burying")
+        await save(connection, channels)
+        await note_burial(connection, [entry.user_id for entry in found.values() if entry.recorded is not None])
+        failpoint("relay.buried")
+
     async def _send(
         self,
         producer: AIOKafkaProducer,
@@ -263,6 +296,14 @@ class Relay:
                     envelope = encode(found, self._settings.event_source)
                     outgoing.setdefault(partition, []).append((found.position, envelope))
         failpoint("relay.before_send")
+        await self._send_all(producer, channels, outgoing)
+
+    async def _send_all(
+        self,
+        producer: AIOKafkaProducer,
+        channels: dict[TopicPartition, Channel],
+        outgoing: Mapping[TopicPartition, Sequence[tuple[Position, Envelope]]],
+    ) -> None:
         async with asyncio.timeout(SEND_DEADLINE):
             await asyncio.gather(
                 *(

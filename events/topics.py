@@ -1,6 +1,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -12,6 +13,9 @@ from runtime.settings import Settings
 
 NO_ERROR: Final = 0
 COMPACTED: Final[Mapping[str, str]] = {"cleanup.policy": "compact", "unclean.leader.election.enable": "false"}
+# Only what is rolled is removed: without a bound of its own, a segment with few records would hold on to them as long
+# again.
+ROLLED_WITHIN: Final = timedelta(days=1)
 READ_AT_ONCE: Final = 500
 # polls of half a second
 LONGEST_SILENCE: Final = 40
@@ -42,7 +46,10 @@ async def ensure_topics(settings: Settings) -> None:
     async with admin_client(settings.kafka_bootstrap_servers) as admin:
         wanted = {
             settings.events_topic: _history_config(settings),
-            settings.snapshot_topic: COMPACTED,
+            settings.snapshot_topic: {
+                **COMPACTED,
+                "max.compaction.lag.ms": str(settings.snapshot_compaction_hours * 3_600_000),
+            },
         }
         # asking about a topic by name would have some brokers make it, with a number of partitions of their own
         existing = set(await admin.list_topics())
@@ -86,6 +93,7 @@ def _history_config(settings: Settings) -> Mapping[str, str]:
     return {
         "cleanup.policy": "delete",
         "retention.ms": str(settings.topic_retention_hours * 3_600_000),
+        "segment.ms": str(ROLLED_WITHIN // timedelta(milliseconds=1)),
         "unclean.leader.election.enable": "false",
     }
 

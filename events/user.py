@@ -23,7 +23,8 @@ class Status(StrEnum):
 class User:
     """The whole record as of `version`; version 1 is the creation. `password_changed_at` is all it says of a password.
 
-    Times are aware, in UTC. `roles` are sorted and distinct; `attributes` is a JSON object.
+    Times are aware, in UTC. `roles` are sorted and distinct; `attributes` is a JSON object. Of an `erased` user e-mail
+    address, display name and attributes are empty, whatever they were.
     """
 
     id: UserId
@@ -37,16 +38,20 @@ class User:
     updated_at: datetime
     password_changed_at: datetime | None
     deleted_at: datetime | None
+    erased: bool = False
 
 
-# what a change can be about; id, version and updated_at follow from the event itself
-CHANGEABLE: Final = tuple(f.name for f in fields(User) if f.name not in {"id", "version", "updated_at"})
+# what a change can be about; id, version and updated_at follow from the event itself, erasure from the key
+CHANGEABLE: Final = tuple(f.name for f in fields(User) if f.name not in {"id", "version", "updated_at", "erased"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
+    """`erased`: that the field changed is known, and its values are not any more."""
+
     old: Any
     new: Any
+    erased: bool = False
 
 
 Changes = Mapping[str, Change]
@@ -97,10 +102,11 @@ def changes_between(before: User | None, after: User) -> Changes:
 def evolve(state: User | None, event: UserEvent) -> User:
     """Fold an event's changes into the state before it.
 
-    Uses the changes, not the record that the event carries: that the two agree is what `muster verify` checks.
+    Uses the changes, not the record that the event carries: that the two agree is what `muster verify` checks. What was
+    erased stays as it is there.
     Raises ValueError when the event cannot follow the state.
     """
-    new = {name: change.new for name, change in event.changes.items()}
+    new = {name: change.new for name, change in event.changes.items() if not change.erased}
     match event:
         case UserCreated():
             if state is not None:

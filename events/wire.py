@@ -26,6 +26,8 @@ TYPES: Final[Mapping[str, type[UserEvent]]] = {
 NAMES: Final = {kind: name for name, kind in TYPES.items()}
 
 PERSONAL: Final = frozenset({"email", "display_name", "attributes"})
+# of a change whose values are not known any more
+ERASED_CHANGE: Final[dict[str, Any]] = {"old": None, "new": None, "erased": True}
 TIMES: Final = frozenset({"created_at", "updated_at", "password_changed_at", "deleted_at"})
 
 
@@ -62,7 +64,7 @@ def value_from_wire(name: str, value: Any) -> Any:  # noqa: ANN401 - a field's v
 
 def user_to_wire(user: User) -> dict[str, Any]:
     """The record as consumers and callers see it."""
-    return {
+    record = {
         "id": str(user.id),
         "version": user.version,
         "email": user.email,
@@ -75,6 +77,12 @@ def user_to_wire(user: User) -> dict[str, Any]:
         "password_changed_at": value_to_wire(user.password_changed_at),
         "deleted_at": value_to_wire(user.deleted_at),
     }
+    return erased_record(record) if user.erased else record
+
+
+def erased_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of a record: everything but the personal values."""
+    return {**record, **dict.fromkeys(sorted(PERSONAL)), "erased": True}
 
 
 def user_from_wire(record: Mapping[str, Any]) -> User:
@@ -84,13 +92,18 @@ def user_from_wire(record: Mapping[str, Any]) -> User:
 
 def changes_to_wire(changes: Mapping[str, Change]) -> dict[str, dict[str, Any]]:
     return {
-        name: {"old": value_to_wire(change.old), "new": value_to_wire(change.new)} for name, change in changes.items()
+        name: ERASED_CHANGE if change.erased else {"old": value_to_wire(change.old), "new": value_to_wire(change.new)}
+        for name, change in changes.items()
     }
 
 
 def changes_from_wire(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Change]:
     return {
-        name: Change(old=value_from_wire(name, change["old"]), new=value_from_wire(name, change["new"]))
+        name: Change(
+            old=value_from_wire(name, change["old"]),
+            new=value_from_wire(name, change["new"]),
+            erased=change.get("erased", False),
+        )
         for name, change in changes.items()
     }
 

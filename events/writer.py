@@ -38,6 +38,7 @@ class Append:
     `expected` is the version that the decision was made on (0: no such user yet). `claim` is the e-mail key to take,
     `release` gives the held one back. `wrapped` is the user's wrapped data key, None for a new user. `revoke` makes
     void what the user was issued before: their access tokens, or their sessions with all that belongs to these.
+    `erasing`: it is a step of the user's erasure.
     """
 
     user_id: UserId
@@ -52,6 +53,7 @@ class Append:
     password_hash: str | None = None
     forget_password: bool = False
     revoke: Literal["tokens", "sessions"] | None = None
+    erasing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,12 @@ class EmailTaken:
     """Another user has the e-mail address."""
 
 
-Verdict = Appended | Noted | Replayed | KeyReused | Stale | EmailTaken
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """The user is erased, or about to be: nobody else changes them any more."""
+
+
+Verdict = Appended | Noted | Replayed | KeyReused | Stale | EmailTaken | Erased
 
 APPEND = "SELECT verdict, position, recorded_at, changed, version FROM log.append(%s::json)"
 
@@ -149,6 +156,8 @@ class Writer:
             command["password_hash"] = change.password_hash
         if change.revoke is not None:
             command["revoke"] = change.revoke
+        if change.erasing:
+            command["erasing"] = True
         command["release"] = change.release
         command["forget_password"] = change.forget_password
         return command
@@ -166,7 +175,7 @@ class Writer:
                 HEAD.set(verdict.position)
             case Noted() | Replayed():
                 pass
-            case KeyReused() | Stale() | EmailTaken():
+            case KeyReused() | Stale() | EmailTaken() | Erased():
                 REFUSED.labels(row["verdict"]).inc()
             case _:
                 assert_never(verdict)
@@ -187,5 +196,7 @@ def _verdict(row: Row) -> Verdict:
             return Stale(version=row["version"] or 0)
         case "claimed":
             return EmailTaken()
+        case "erased":
+            return Erased()
         case unknown:
             raise ValueError(f"log.append answered {unknown!r}")

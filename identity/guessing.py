@@ -2,8 +2,11 @@
 
 import ipaddress
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from uuid import UUID
 
+from events.email import canonical_email
 from events.keyring import Digester
 from runtime.problems import Problem
 from runtime.settings import Settings
@@ -62,7 +65,7 @@ class Guesses:
         network = _network(address)
         return Target(
             pair=self._digester.keyed(b"guess pair", account + network),
-            account=self._digester.keyed(b"guess account", account),
+            account=_account(self._digester, account),
             address=self._digester.keyed(b"guess address", network),
         )
 
@@ -81,6 +84,21 @@ def too_many(allowance: Allowance) -> Problem:
         headers={**allowance.headers(), "Retry-After": str(seconds), "Cache-Control": "no-store"},
         members={"error": "slow_down", "error_description": detail},
     )
+
+
+def own_account(digester: Digester, user_id: UUID) -> bytes:
+    """What is tried when somebody who is logged in tells their password again."""
+    return digester.keyed(b"guess own", user_id.bytes)
+
+
+def account_keys(digester: Digester, user_id: UUID, emails: Iterable[str]) -> list[bytes]:
+    """The keys that failures at a user's accounts are counted by; those that depend on where they came from are not."""
+    accounts = [own_account(digester, user_id), *(digester.email_key(canonical_email(email)) for email in emails)]
+    return [_account(digester, account) for account in accounts]
+
+
+def _account(digester: Digester, account: bytes) -> bytes:
+    return digester.keyed(b"guess account", account)
 
 
 def _network(address: str | None) -> bytes:

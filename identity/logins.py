@@ -5,7 +5,7 @@ from uuid import UUID
 from events.email import canonical_email
 from events.keyring import Digester
 from identity.devices import device_of, new_device
-from identity.guessing import Allowance, Guesses, too_many
+from identity.guessing import Allowance, Guesses, own_account, too_many
 from identity.passwords import Passwords
 from identity.refresh_tokens import RefreshToken
 from identity.refusals import refused
@@ -144,7 +144,7 @@ class Logins:
 
         Raises a 403 problem, and a 429 one.
         """
-        target = self._guesses.target(self._digester.keyed(b"guess own", user_id.bytes), peer.address)
+        target = self._guesses.target(own_account(self._digester, user_id), peer.address)
         with self._passwords.reserve() as place:
             attempt = await self.sessions.attempt(target, email_key=None)
             allowance = self._guesses.allowance(attempt.remaining, attempt.wait)

@@ -4,7 +4,20 @@ from typing import Final
 import typer
 
 from muster import answers
-from muster.commands import admin, clients, deployment, files, keys, parked, proofs, rebuild, stack, topics, verify
+from muster.commands import (
+    admin,
+    clients,
+    deployment,
+    erasure,
+    files,
+    keys,
+    parked,
+    proofs,
+    rebuild,
+    stack,
+    topics,
+    verify,
+)
 
 app = typer.Typer(
     help="Operate Muster. Without settings of its own a command finds the development stack in MUSTER_HOME.",
@@ -22,7 +35,7 @@ GROUPS: Final = {
     "rebuild": rebuild.app,
     "verify": verify.app,
 }
-for commands in (stack.app, deployment.app, files.app, topics.app, proofs.app):
+for commands in (stack.app, deployment.app, files.app, topics.app, erasure.app, proofs.app):
     app.add_typer(commands)
 for name, group in GROUPS.items():
     app.add_typer(group, name=name, rich_help_panel=deployment.PANEL)

@@ -19,7 +19,7 @@ from events.keyring import Keyring, WrongKey, open_keyring
 from events.proofs.leaves import stored_document
 from events.reader import CARRIED, COLUMNS, head_position
 from events.recording import Position
-from events.wire import changes_to_wire, time_to_wire, user_to_wire
+from events.wire import changes_to_wire, time_to_wire, user_to_wire, value_to_wire
 from muster.answers import Answer
 from muster.export_tree import HASHES, write_tree
 from muster.failures import CannotRun, Refused
@@ -44,6 +44,11 @@ KEYS: Final = """
 SELECT k.user_id, k.wrapped, k.kek_id, k.erased_at FROM log.user_keys k
 WHERE EXISTS (SELECT 1 FROM log.events e WHERE e.user_id = k.user_id AND e.position > %s AND e.position <= %s)
 ORDER BY k.user_id
+"""
+ERASURES: Final = """
+SELECT x.* FROM log.erasures x
+WHERE EXISTS (SELECT 1 FROM log.events e WHERE e.user_id = x.user_id AND e.position > %s AND e.position <= %s)
+ORDER BY x.user_id
 """
 DISCARDED: Final = """
 SELECT position, user_id, version, operator, reason, discarded_at FROM log.discarded
@@ -196,6 +201,7 @@ async def _write_rest(
     parts: tuple[tuple[str, LiteralString, Callable[[Row], dict[str, Any]]], ...] = (
         ("keys", KEYS, _key),
         ("discarded", DISCARDED, _discarded),
+        ("erasures", ERASURES, _erasure),
     )
     if written.first is not None and written.last is not None:
         found = await write_tree(connection, folder, written.first, written.last)
@@ -261,6 +267,10 @@ def _discarded(row: Row) -> dict[str, Any]:
     return {**row, "user_id": str(row["user_id"]), "discarded_at": time_to_wire(row["discarded_at"])}
 
 
+def _erasure(row: Row) -> dict[str, Any]:
+    return {name: value_to_wire(value) for name, value in row.items()}
+
+
 def _opened(row: Row, keyring: Keyring) -> dict[str, Any]:
     """An event in the clear, a column for each part. Raises WrongKey."""
     entry = entry_of(row, keyring)
@@ -277,13 +287,14 @@ def _opened(row: Row, keyring: Keyring) -> dict[str, Any]:
         "actor_session": actor.get("session"),
         **{name: entry.metadata.get(name) for name in ("reason", "request_id", "correlation_id", "causation_id")},
         "unreadable": entry.reason,
+        "erased": entry.erased,
     }
     user = user_to_wire(entry.recorded.event.user) if entry.recorded is not None else {}
     for name in ("email", "display_name", "status", "roles"):
         found[name] = user.get(name)
     for name in ("created_at", "updated_at", "password_changed_at", "deleted_at"):
         found[name] = datetime.fromisoformat(user[name]) if user.get(name) is not None else None
-    found["attributes"] = orjson.dumps(user["attributes"]).decode() if user else None
+    found["attributes"] = orjson.dumps(user["attributes"]).decode() if user and not entry.erased else None
     changes = changes_to_wire(entry.recorded.event.changes) if entry.recorded is not None else None
     found["changes"] = None if changes is None else orjson.dumps(changes).decode()
     return found

@@ -36,6 +36,11 @@ COPY_KEYS: Final = "COPY log.user_keys (user_id, wrapped, kek_id, erased_at) FRO
 COPY_DISCARDED: Final = """
 COPY log.discarded (position, user_id, version, operator, reason, discarded_at) FROM STDIN
 """
+COPY_ERASURES: Final = """
+COPY log.erasures (
+    user_id, requested_at, metadata, position, deleted_at, erased_at, removed, buried_at, completed_at
+) FROM STDIN
+"""
 COPY_CLAIMS: Final = "COPY log.email_claims (email_key, user_id) FROM STDIN"
 HEAD: Final = "SELECT position FROM log.head FOR UPDATE"
 ADVANCE: Final = "UPDATE log.head SET position = %s, recorded_at = %s"
@@ -112,6 +117,7 @@ async def _import(
             raise Refused("the database has a log already: only an empty one takes another", code="log_not_empty")
         await _copy(connection, COPY_KEYS, _lines(folder, manifest, "keys"), _key)
         await _copy(connection, COPY_DISCARDED, _lines(folder, manifest, "discarded"), _discarded)
+        await _copy(connection, COPY_ERASURES, _lines(folder, manifest, "erasures"), _erasure)
         last: dict[str, Any] = {}
 
         def event(row: dict[str, Any]) -> Sequence[Any]:
@@ -180,6 +186,23 @@ def _key(row: dict[str, Any]) -> Sequence[Any]:
 
 def _discarded(row: dict[str, Any]) -> Sequence[Any]:
     return tuple(row[name] for name in ("position", "user_id", "version", "operator", "reason", "discarded_at"))
+
+
+def _erasure(row: dict[str, Any]) -> Sequence[Any]:
+    documents = {
+        name: None if row[name] is None else orjson.dumps(row[name]).decode() for name in ("metadata", "removed")
+    }
+    return (
+        row["user_id"],
+        row["requested_at"],
+        documents["metadata"],
+        row["position"],
+        row["deleted_at"],
+        row["erased_at"],
+        documents["removed"],
+        row["buried_at"],
+        row["completed_at"],
+    )
 
 
 async def _claim(connection: Connection, keyring: Keyring, digester: Digester) -> int:

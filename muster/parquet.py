@@ -20,6 +20,7 @@ SCHEMA: Final[Any] = pa.schema(
         ("version", pa.int32()),
         *((name, TEXT) for name in ("actor_subject", "actor_kind", "actor_session", "reason")),
         *((name, TEXT) for name in ("request_id", "correlation_id", "causation_id", "unreadable")),
+        ("erased", pa.bool_()),
         *((name, TEXT) for name in ("email", "display_name", "status")),
         ("roles", pa.list_(TEXT)),
         *((name, MOMENT) for name in ("created_at", "updated_at", "password_changed_at", "deleted_at")),

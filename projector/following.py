@@ -15,6 +15,7 @@ from projector.table_ddl import NEXT
 from runtime.database import Connection
 
 BATCH: Final = 2000
+HOLD: Final = "SELECT 1 FROM read_model.builds WHERE id = %s AND state = 'building' FOR UPDATE"
 PARK: Final = "SELECT read_model.park(%s::json, %s)"
 
 
@@ -25,11 +26,13 @@ async def follow(connection: Connection, keyring: Keyring, build: Build, *, part
     was full. Raises BuildGone and WrongKey.
     """
     assert build.position is not None  # noqa: S101 - the caller's part
-    head = await head_position(connection)
-    stretch = await records_after(connection, keyring, build.position, limit=BATCH, wanted=lambda _: True)
-    end = stretch.end if stretch.end is not None else head
-    rows, parks = sorted_out(stretch.found, partitions)
     async with connection.transaction():
+        # before reading: who is erased meanwhile is so in the table too, or is read as erased
+        await connection.execute(HOLD, (build.id,))
+        head = await head_position(connection)
+        stretch = await records_after(connection, keyring, build.position, limit=BATCH, wanted=lambda _: True)
+        end = stretch.end if stretch.end is not None else head
+        rows, parks = sorted_out(stretch.found, partitions)
         refused = await sift(connection, rows, target=NEXT, build=build.id)
         parks += [
             park_of(UUID(one.row["id"]), one.row["version"], one.row["position"], one.reason, partitions=partitions)

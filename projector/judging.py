@@ -8,13 +8,13 @@ from uuid import UUID
 from events.histories import Entry
 from events.recording import Position
 from events.user import User, UserEvent, differ, evolve
-from events.wire import user_to_wire, value_to_wire
+from events.wire import PERSONAL, user_to_wire, value_to_wire
 from projector.findings import Deviation, Finding, deviations
 from projector.rows import NoRow, row_of
 
 LOG: Final = "log"
 MODEL: Final = "read model"
-FIELDS: Final = tuple(field.name for field in fields(User))
+FIELDS: Final = tuple(field.name for field in fields(User) if field.name != "erased")
 
 # a row of read_model.users as JSON has it
 HeldRow = Mapping[str, Any]
@@ -50,6 +50,7 @@ class History:
         self._due: Entry | None = None
         self._published: Entry | None = None
         self._own: Entry | None = None
+        self._last: Entry | None = None
 
     def add(self, entry: Entry) -> Iterator[Finding]:
         """Take the next event; gives what is wrong with the log itself."""
@@ -59,6 +60,7 @@ class History:
         if entry.position <= self._position:
             yield self._of_log(entry, f"position {entry.position} comes after {self._position}")
         self._version, self._position = entry.version, entry.position
+        self._last = entry
         if entry.discarded:
             self._folds = False
             return
@@ -74,8 +76,10 @@ class History:
         self._remember(entry)
 
     def judge_row(self) -> Iterator[Finding]:
-        """What is wrong with the row, when all events were taken."""
+        """What is wrong with the row and with the history's end, when all events were taken."""
         row, due = self._row, self._due
+        if self._last is not None and self._last.erased and self._last.type_name != "UserDeleted":
+            yield self._of_log(self._last, "the user's key is a tombstone, and they were never deleted")
         if row is None:
             if due is not None and not (self._expectation.unpublished is not None and self._published is None):
                 yield self._of_model("there is no row", entry=due)
@@ -117,7 +121,7 @@ class History:
         wrong = [
             Deviation(name=name, log=value_to_wire(held), found=value_to_wire(change.old))
             for name, change in event.changes.items()
-            if differ(held := getattr(self._state, name, None), change.old)
+            if not change.erased and differ(held := getattr(self._state, name, None), change.old)
         ]
         if wrong:
             yield self._of_log(entry, "what it says was there before its changes was not", *wrong)
@@ -129,7 +133,8 @@ class History:
         wrong = [
             Deviation(name=name, log=value_to_wire(getattr(folded, name)), found=value_to_wire(getattr(user, name)))
             for name in FIELDS
-            if differ(getattr(folded, name), getattr(user, name))
+            # what was erased can be compared with nothing
+            if not (user.erased and name in PERSONAL) and differ(getattr(folded, name), getattr(user, name))
         ]
         if wrong:
             yield self._of_log(entry, "the record it carries is not what its changes lead to", *wrong)

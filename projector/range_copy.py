@@ -8,7 +8,7 @@ import orjson
 from psycopg import errors
 
 from events.keyring import Keyring, WrongKey
-from events.recording import record_of
+from events.recording import WRAPPED, record_of
 from events.sealing import BrokenSeal
 from projector.builds import Build, BuildGone
 from projector.copy_text import COPY, line_of
@@ -31,13 +31,13 @@ SESSION: Final = (
 )
 # a run that has this build for itself waits here for those who still copy for the one before it
 HOLD: Final = "SELECT 1 FROM read_model.builds WHERE id = %s AND state = 'building' FOR SHARE"
-NEWEST: Final = """
+NEWEST: Final = f"""
 SELECT e.position, e.user_id, e.version, e.type, e.schema, e.event_id, e.data - 'changes' AS data, e.sealed,
-    (SELECT k.wrapped FROM log.user_keys k WHERE k.user_id = e.user_id) AS wrapped
+    (SELECT {WRAPPED} FROM log.user_keys k WHERE k.user_id = e.user_id) AS wrapped
 FROM log.events e
 WHERE e.position > %s AND e.position <= %s
     AND NOT EXISTS (SELECT 1 FROM log.events l WHERE l.user_id = e.user_id AND l.version > e.version)
-"""
+"""  # noqa: S608 - a constant
 DONE: Final = "INSERT INTO read_model.build_ranges (build, number, rows) VALUES (%s, %s, %s)"
 PARK: Final = "SELECT read_model.park(%s::json, %s)"
 

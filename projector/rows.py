@@ -16,7 +16,8 @@ class NoRow(Exception):
 def row_of(user: Mapping[str, Any], position: int) -> Row:
     """A row of read_model.users from the record on the wire; a deleted user's row keeps nothing personal.
 
-    Raises NoRow for what is no such record.
+    An erased user is shown as deleted from any of their events on: the last one says since when. Raises NoRow for
+    what is no such record.
     """
     try:
         return _row(user, position)
@@ -35,7 +36,9 @@ def _row(user: Mapping[str, Any], position: int) -> Row:
         "updated_at": user["updated_at"],
         "deleted_at": user["deleted_at"],
     }
-    if user["deleted_at"] is None:
+    if user.get("erased"):
+        row["deleted_at"] = user["deleted_at"] or user["updated_at"]
+    elif user["deleted_at"] is None:
         row |= {name: user[name] for name in PERSONAL_AND_STATE}
         row["email_canonical"] = canonical_email(user["email"])
     return row

@@ -20,10 +20,11 @@ FROM read_model.progress p LEFT JOIN log.publication r ON r.topic = %s AND r.par
 PUBLISHED: Final = "SELECT topic, partition, position, next_offset FROM log.publication WHERE topic = ANY(%s)"
 PARKED: Final = "SELECT user_id, version FROM read_model.parked WHERE build IS NULL AND user_id IS NOT NULL"
 UNPUBLISHED: Final = "SELECT user_id, version FROM log.parked"
-# whom an operator had the relay take up again: their events are in the topics later than their positions
+# whom an operator or an erasure had the relay take up again: their events are in the topics later than their positions
 TAKEN_UP: Final = """
 SELECT DISTINCT (o.parameters->>'user_id')::uuid AS user_id FROM log.operations o
 WHERE o.operation IN ('parked.retry', 'parked.discard') AND o.parameters->>'held_back_from' = 'topics'
+UNION SELECT x.user_id FROM log.erasures x WHERE (x.removed->>'log.parked')::int > 0
 """
 
 

@@ -13,7 +13,15 @@ from identity import key_routes
 from identity.door import Door
 from identity.guard import check_routes
 from identity.openapi import name_login
-from query_api import feed_routes, history_routes, projection_metrics, projection_routes, proof_routes
+from query_api import (
+    erasure_routes,
+    export_routes,
+    feed_routes,
+    history_routes,
+    projection_metrics,
+    projection_routes,
+    proof_routes,
+)
 from query_api.freshness import Freshness
 from query_api.listening import Listening
 from query_api.lookout import Lookout
@@ -25,6 +33,18 @@ from runtime.database import Session, sqlalchemy_url
 from runtime.health import Readiness, database_check
 from runtime.settings import Settings
 from runtime.web import web_app
+
+ROUTES = (
+    # before the routes of users: `me` is no id
+    export_routes.router,
+    erasure_routes.router,
+    router,
+    history_routes.router,
+    feed_routes.router,
+    proof_routes.router,
+    projection_routes.router,
+    key_routes.router,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -114,19 +134,17 @@ def create_app(settings: Settings) -> FastAPI:
             {"name": "users", "description": "Read and list users"},
             {"name": "history", "description": "Who changed what, when and why: read from the log"},
             {"name": "proofs", "description": "That nobody altered it: checkpoints, proofs and tiles"},
+            {"name": "export", "description": "All that is held of a person"},
+            {"name": "erasure", "description": "What was done to erase a person"},
             {"name": "projection", "description": "Where the read model stands"},
             {"name": "identity", "description": "The keys that verify access tokens"},
         ],
         origins=settings.origins,
     )
     app.state.door, app.state.archive, app.state.event_source = door, archive, settings.event_source
-    app.state.proofs = Proofs(trees)
-    app.include_router(router)
-    app.include_router(history_routes.router)
-    app.include_router(feed_routes.router)
-    app.include_router(proof_routes.router)
-    app.include_router(projection_routes.router)
-    app.include_router(key_routes.router)
+    app.state.settings, app.state.logs, app.state.proofs = settings, logs, Proofs(trees)
+    for routes in ROUTES:
+        app.include_router(routes)
     check_routes(app)
     name_login(app, settings.login_url)
     return app

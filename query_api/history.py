@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from events.histories import Entry
 from events.record import EXAMPLE as RECORD_EXAMPLE
 from events.user import User, changes_between
-from events.wire import changes_to_wire, time_to_wire
+from events.wire import ERASED_CHANGE, PERSONAL, changes_to_wire, time_to_wire
 
 EVENT_EXAMPLE: Final[dict[str, Any]] = {
     "position": 4711,
@@ -30,6 +30,7 @@ EVENT_EXAMPLE: Final[dict[str, Any]] = {
     "traceparent": None,
     "changes": {"attributes": {"old": {"team": "looms"}, "new": {"team": "engines"}}},
     "unreadable": None,
+    "erased": False,
 }
 
 
@@ -42,6 +43,9 @@ class ActorBody(BaseModel):
 class ChangeBody(BaseModel):
     old: Any
     new: Any
+    erased: Literal[True] | None = Field(
+        None, description="there when the values are gone: the user was erased, and they were personal"
+    )
 
 
 class EventBody(BaseModel):
@@ -58,6 +62,7 @@ class EventBody(BaseModel):
     traceparent: str | None = Field(description="W3C Trace Context of the request")
     changes: dict[str, ChangeBody] | None = Field(description="old and new values by field; null: they cannot be read")
     unreadable: str | None = Field(description="why what changed cannot be read")
+    erased: bool = Field(description="the user was erased: of personal fields, `changes` says only that they changed")
 
 
 class HistoryBody(BaseModel):
@@ -86,6 +91,7 @@ class DiffBody(BaseModel):
                     "user_id": RECORD_EXAMPLE["id"],
                     "from": {"version": 1, "position": 4203, "recorded_at": "2026-03-01T09:00:00.002718Z"},
                     "to": {"version": 2, "position": 4711, "recorded_at": "2026-03-02T10:30:00.004211Z"},
+                    "erased": False,
                     "changes": EVENT_EXAMPLE["changes"],
                 }
             ]
@@ -95,6 +101,7 @@ class DiffBody(BaseModel):
     user_id: UUID
     from_: StateBody = Field(alias="from")
     to: StateBody
+    erased: bool = Field(description="the user was erased: of personal fields nobody can say whether they differ")
     changes: dict[str, ChangeBody] = Field(description="fields that differ between the two, however often they changed")
 
 
@@ -115,6 +122,7 @@ def event_body(entry: Entry) -> dict[str, Any]:
         },
         "changes": None if recorded is None else changes_to_wire(recorded.event.changes),
         "unreadable": entry.reason,
+        "erased": entry.erased,
     }
 
 
@@ -130,12 +138,26 @@ def state_body(entry: Entry | None) -> Mapping[str, Any]:
 
 
 def changes_body(before: User | None, after: User | None) -> dict[str, Any]:
-    """What differs between two states of a user, either of which may be the earlier; None: there was none yet."""
+    """What differs between two states of a user, either of which may be the earlier; None: there was none yet.
+
+    Of an erased user every personal field may: two states that are the same version do not.
+    """
+    changes: dict[str, Any] = {}
     if after is not None:
-        return changes_to_wire(changes_between(before, after))
-    if before is None:
-        return {}
-    return {
-        name: {"old": change["new"], "new": change["old"]}
-        for name, change in changes_to_wire(changes_between(None, before)).items()
-    }
+        changes = changes_to_wire(changes_between(before, after))
+    elif before is not None:
+        changes = {
+            name: {"old": change["new"], "new": change["old"]}
+            for name, change in changes_to_wire(changes_between(None, before)).items()
+        }
+    if is_erased(before, after) and _version(before) != _version(after):
+        changes |= dict.fromkeys(sorted(PERSONAL), ERASED_CHANGE)
+    return changes
+
+
+def is_erased(*states: User | None) -> bool:
+    return any(state is not None and state.erased for state in states)
+
+
+def _version(state: User | None) -> int:
+    return 0 if state is None else state.version

@@ -15,7 +15,7 @@ from identity.access_tokens import Caller
 from identity.caller import needs
 from identity.roles import Scope
 from query_api.cursors import bad_cursor, cursor_of, place_in
-from query_api.history import DiffBody, HistoryBody, changes_body, event_body, state_body
+from query_api.history import DiffBody, HistoryBody, changes_body, event_body, is_erased, state_body
 from query_api.listing import MAX_LIMIT
 from query_api.moments import archive_of, position_at, readable
 from runtime.problems import Fault, Problem, described
@@ -44,7 +44,10 @@ async def read_history(
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 50,
     cursor: Annotated[str | None, Query(max_length=200, description="from Link or next_cursor of a page")] = None,
 ) -> Response:
-    """Every event of the user, page by page; of deleted users too. A page costs the same wherever it is."""
+    """Every event of the user, page by page; of deleted users too. A page costs the same wherever it is.
+
+    Of erased users as well: who did what, when and why, and every value that is not personal.
+    """
     archive = archive_of(http)
     newest_first = order == "newest"
     beyond = _open_cursor(cursor, order) if cursor is not None else LAST_VERSION if newest_first else 0
@@ -80,11 +83,14 @@ async def read_diff(
     after = await _state(archive, user_id, later, "to")
     if before is None and after is None:
         await _check_known(archive, user_id)
-    changes = changes_body(
-        readable(before).event.user if before is not None else None,
-        readable(after).event.user if after is not None else None,
-    )
-    body = {"user_id": str(user_id), "from": state_body(before), "to": state_body(after), "changes": changes}
+    states = [readable(entry).event.user if entry is not None else None for entry in (before, after)]
+    body = {
+        "user_id": str(user_id),
+        "from": state_body(before),
+        "to": state_body(after),
+        "erased": is_erased(*states),
+        "changes": changes_body(*states),
+    }
     return Response(orjson.dumps(body), 200, media_type="application/json")
 
 

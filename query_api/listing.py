@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 
 from events.email import canonical_email
-from events.record import EXAMPLE, UserRecord
+from events.record import EXAMPLE, ErasedRecord, UserRecord
 from events.user import Status
 from events.wire import time_to_wire
 from projector.read_model import users
@@ -64,7 +64,7 @@ class Listing(BaseModel):
 class Page(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"users": [EXAMPLE], "next_cursor": None}]})
 
-    users: list[UserRecord]
+    users: list[UserRecord | ErasedRecord]
     next_cursor: str | None = Field(description="null: this is the last page")
 
 

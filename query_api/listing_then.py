@@ -68,6 +68,9 @@ async def page_then(archive: Archive, listing: Listing, position: Position) -> P
 
 def _is_wanted(listing: Listing, recorded: RecordedEvent) -> bool:
     user = recorded.event.user
+    if user.erased and (listing.email is not None or listing.q is not None):
+        # nobody can say any more what they were called
+        return False
     if listing.email is not None and canonical_email(user.email) != canonical_email(listing.email):
         return False
     return listing.q is None or _folded(listing.q) in _folded(f"{user.email} {user.display_name or ''}")

@@ -9,7 +9,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from events.record import UserRecord
+from events.record import ErasedRecord, UserRecord
 from events.record import record_of as user_record
 from identity.access_tokens import Caller
 from identity.caller import GATE, check_scopes, needs
@@ -52,7 +52,7 @@ async def read_me(
     return await _read(http, caller, UUID(caller.subject), fresh, if_none_match)
 
 
-@router.get("/users/{id}", summary="Read a user", response_model=UserRecord, responses=READ)
+@router.get("/users/{id}", summary="Read a user", response_model=UserRecord | ErasedRecord, responses=READ)
 async def read_user(
     http: HttpRequest,
     caller: Annotated[Caller, needs(Scope.USERS_READ)],
@@ -64,7 +64,8 @@ async def read_user(
     """404: there never was such a user. 410: the user was deleted.
 
     With `as_of`, `at_position` or `version` it is the record as it was then, read from the log by one look-up; that
-    needs the scope events:read too, and finds users who were deleted since.
+    needs the scope events:read too, and finds users who were deleted since; of those who were erased since, without
+    what was personal.
     """
     if moment.asked:
         return await _read_then(http, caller, user_id, moment)

@@ -1,6 +1,7 @@
 """The end of the log, read and put into words once for everybody who listens to it."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -13,13 +14,16 @@ from events.histories import Entry
 from events.keyring import WrongKey
 from events.recording import Position
 from runtime.failures import Overloaded, Unavailable
+from runtime.fleeting import FORGOTTEN_WITHIN
 from runtime.logs import logger
 
 # seconds between two looks at the log while anybody listens, and after one that failed
 POLL: Final = 0.05
 RETRY: Final = 1.0
-# events that are kept in memory for whoever is only a little behind; read at once
+# events that are kept in memory for whoever is only a little behind, and for how long: they may be a person's who is
+# erased meanwhile; read at once
 KEPT: Final = 2_000
+KEPT_FOR: Final = FORGOTTEN_WITHIN / 2
 BATCH: Final = 500
 EVERYTHING: Final = Wanted()
 
@@ -28,10 +32,11 @@ log = logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framed:
-    """An event, and what is sent of it."""
+    """An event, what is sent of it, and when it was read (time.monotonic)."""
 
     entry: Entry
     frame: bytes
+    read_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +110,12 @@ class Tail:
         if self._following is not None:
             self._following.cancel()
             self._following = None
+        self._events.clear()
+        self._start = self._end
 
     async def _follow(self) -> None:
         while True:
+            self._forget()
             try:
                 feed = await self._archive.feed(EVERYTHING, after=self._end, until=None, limit=BATCH)
             except (Unavailable, Overloaded, WrongKey) as error:
@@ -124,11 +132,17 @@ class Tail:
             if feed.through >= feed.head:
                 await asyncio.sleep(POLL)
 
+    def _forget(self) -> None:
+        before = time.monotonic() - KEPT_FOR
+        while self._events and self._events[0].read_at < before:
+            self._start = self._events.popleft().entry.position
+
     def _keep(self, entries: Sequence[Entry], through: Position) -> None:
+        read_at = time.monotonic()
         for entry in entries:
             if len(self._events) == KEPT:
                 self._start = self._events[0].entry.position
-            self._events.append(Framed(entry=entry, frame=self._frame(entry)))
+            self._events.append(Framed(entry=entry, frame=self._frame(entry), read_at=read_at))
         self._end = through
         # whoever waits now is woken; whoever comes later waits for the next
         self._moved.set()

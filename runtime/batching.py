@@ -89,18 +89,22 @@ class Batcher(Generic[Item, Result]):
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            batch = [self._queue.popleft() for _ in range(min(self._limit, len(self._queue)))]
-            for waiting in batch:
-                waiting.taken = True
-            results: Sequence[Result | Exception]
-            try:
-                results = await self._flush([waiting.item for waiting in batch])
-            except Exception as error:  # noqa: BLE001 - whatever failed, the callers are told, never left waiting
-                results = [error] * len(batch)
-            for waiting, result in zip(batch, results, strict=True):
-                if waiting.answer.done():
-                    continue
-                if isinstance(result, Exception):
-                    waiting.answer.set_exception(result)
-                else:
-                    waiting.answer.set_result(result)
+            # in a call of its own: a worker at rest would hold on to the last results, which may be a person's record
+            await self._work_off()
+
+    async def _work_off(self) -> None:
+        batch = [self._queue.popleft() for _ in range(min(self._limit, len(self._queue)))]
+        for waiting in batch:
+            waiting.taken = True
+        results: Sequence[Result | Exception]
+        try:
+            results = await self._flush([waiting.item for waiting in batch])
+        except Exception as error:  # noqa: BLE001 - whatever failed, the callers are told, never left waiting
+            results = [error] * len(batch)
+        for waiting, result in zip(batch, results, strict=True):
+            if waiting.answer.done():
+                continue
+            if isinstance(result, Exception):
+                waiting.answer.set_exception(result)
+            else:
+                waiting.answer.set_result(result)

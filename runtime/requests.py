@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import orjson
 import structlog
@@ -64,7 +66,7 @@ class RequestFrame:
             else:
                 await self._app(scope, _bounded(receive), send_framed)
         except Exception:
-            log.exception("request failed", method=scope["method"], path=scope["path"])
+            log.exception("request failed", method=scope["method"], path=_told(scope))
             if status:  # too late to answer otherwise: the server cuts the connection
                 raise
             await problem_response(INTERNAL)(scope, receive, send_framed)
@@ -81,7 +83,7 @@ class RequestFrame:
             log.info(
                 "request",
                 method=scope["method"],
-                path=scope["path"],
+                path=_told(scope),
                 status=status,
                 milliseconds=round(seconds * 1000, 2),
             )
@@ -125,6 +127,15 @@ def _frame_headers(correlation: Correlation) -> list[tuple[bytes, bytes]]:
         (b"x-correlation-id", correlation.correlation_id.encode()),
         (b"x-content-type-options", b"nosniff"),
     ]
+
+
+def _told(scope: Scope) -> str:
+    """The route with the ids that were asked for: what else somebody puts into a path may be a person's address."""
+    told: str = getattr(scope.get("route"), "path", "unmatched")
+    for name, value in scope.get("path_params", {}).items():
+        with suppress(ValueError):
+            told = told.replace(f"{{{name}}}", str(UUID(value)))
+    return told
 
 
 def _announced_length(scope: Scope) -> int:

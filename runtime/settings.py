@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     topic_partitions: int = Field(6, ge=1, le=1000, description="fixed for ever once the topics exist")
     topic_replication: int = Field(1, ge=1, le=10)
     topic_retention_hours: int = Field(168, ge=1)
+    snapshot_compaction_hours: int = Field(
+        24, ge=1, description="how long the snapshot topic may keep what a later record or tombstone replaces"
+    )
     fetch_pause: float = Field(
         0.0,
         ge=0,
@@ -87,6 +90,13 @@ class Settings(BaseSettings):
     )
     shutdown_timeout: int = Field(25, ge=1, description="how long accepted requests may take after SIGTERM")
     idempotency_ttl: int = Field(86400, ge=60)
+
+    erase_deleted_after: int = Field(
+        30 * 86400, ge=0, description="how long after their deletion users are erased by themselves; 0 or empty: never"
+    )
+    backup_retention_days: int = Field(
+        30, ge=0, description="how long backups and archived WAL are kept: receipts of erasures state it"
+    )
 
     password_min_length: int = Field(8, ge=8, le=64)
     argon2_memory_kib: int = Field(19456, ge=8, le=262_144)
@@ -171,6 +181,11 @@ class Settings(BaseSettings):
         if value == "":
             raise ValueError(f"{variable} is empty: set it or {variable}_FILE, or unset it")
         return value
+
+    @field_validator("erase_deleted_after", mode="before")
+    @classmethod
+    def _never_erase(cls, value: object) -> object:
+        return 0 if value == "" else value
 
     @field_validator("database_url")
     @classmethod

@@ -21,7 +21,7 @@ SCOPES: Final[Mapping[str, frozenset[str]]] = {
     "service self": NOTHING,
 }
 
-# the method and path of every route of both APIs, and the scope that it needs
+# the method and path of every route of both APIs, and the scopes that it needs
 ANY_CALLER: Final = "any caller"
 PUBLIC: Final = "public"
 NEEDS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -31,6 +31,7 @@ NEEDS: Final[Mapping[str, Mapping[str, str]]] = {
         "PUT /users/{id}": "users:write",
         "PATCH /users/{id}": "users:write",
         "DELETE /users/{id}": "users:write",
+        "POST /users/{id}/erase": "users:erase",
         "PUT /users/me": "self",
         "PATCH /users/me": "self",
         "GET /sessions": ANY_CALLER,
@@ -46,6 +47,9 @@ NEEDS: Final[Mapping[str, Mapping[str, str]]] = {
         "GET /projection": "ops",
         "GET /users/{id}/history": "events:read",
         "GET /users/{id}/diff": "events:read",
+        "GET /users/{id}/erasure": "events:read",
+        "GET /users/{id}/export": "users:read events:read",
+        "GET /users/me/export": "self",
         "GET /events": "events:read",
         "GET /proofs/key": PUBLIC,
         "GET /proofs/checkpoint": PUBLIC,
@@ -91,7 +95,7 @@ def verdict(caller: str, act: Act) -> Verdict:
         return None
     if caller == "stranger":
         return 401, "unauthenticated"
-    if act.needs not in {ANY_CALLER, *scopes}:
+    if act.needs != ANY_CALLER and set(act.needs.split()) - scopes:
         return 403, "insufficient_scope"
     if act.needs == ANY_CALLER:
         return _of_sessions(act, may_write="users:write" in scopes)
@@ -103,12 +107,15 @@ def verdict(caller: str, act: Act) -> Verdict:
 def _of_a_user(caller: str, act: Act, scopes: frozenset[str]) -> Verdict:
     if act.field is not None and act.field not in OTHERS:
         return 422, "extra_forbidden"
+    if act.route == "GET /users/{id}/erasure":
+        # nobody asked for one
+        return 404, "no_erasure"
     if caller.startswith("service") and act.owner == "own" and "{id}" in act.route:
         return 404, "user_not_found"
     if act.owner == "own" and "{id}" in act.route and act.field in {"password", "password_hash"}:
         # one's own needs the current one
         return 403, "own_password"
-    if act.needs == "users:write":
+    if act.needs in {"users:write", "users:erase"}:
         had = OWNERS[act.owner] or caller if "{id}" in act.route else "user"
         rights = SCOPES[had] | (SCOPES[act.gives] if act.gives else NOTHING)
         if rights - {"self"} - scopes:

@@ -1,6 +1,7 @@
 pytest_plugins = [
     "tests.services",
     "tests.databases",
+    "tests.dumps",
     "tests.apps",
     "tests.processes",
     "tests.command_line",

@@ -1,12 +1,17 @@
 """The topics as a consumer that is not aiokafka sees them."""
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from runtime.settings import Settings
+from tests.waiting import eventually
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +70,26 @@ def _record(message: Message) -> TopicRecord:
         headers={name: content.decode() for name, content in headers},
         value=orjson.loads(value) if value is not None else None,
     )
+
+
+def settled(answers: Mapping[str, Any]) -> None:
+    for answer in answers.values():
+        answer.result(30)
+
+
+def make_anew(settings: Settings) -> None:
+    admin: Any = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+    names = [settings.events_topic, settings.snapshot_topic]
+    settled(admin.delete_topics(names))
+
+    def made() -> bool:
+        with contextlib.suppress(KafkaException):  # a deletion may still be under way
+            settled(admin.create_topics([NewTopic(name, settings.topic_partitions, 1) for name in names]))
+        found = admin.list_topics(timeout=30).topics
+        for name in names:
+            if name in found and len(found[name].partitions) != settings.topic_partitions:
+                # a broker that makes topics by itself did so for a client that had not heard of the deletion
+                settled(admin.delete_topics([name]))
+        return all(name in found and len(found[name].partitions) == settings.topic_partitions for name in names)
+
+    eventually(made, what="the topics are made anew")

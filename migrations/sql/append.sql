@@ -4,7 +4,8 @@
 --   user_id, expected (the user's version before), caller, key, digest, ttl (idempotency; may be absent),
 --   and, when it changes something: type, schema, event_id, data, sealed, metadata, at, and as needed
 --   claim (e-mail key to take), release (give the claim back), wrapped + kek_id (a new user's key),
---   password_hash, forget_password, revoke (tokens: what the user was issued is void; sessions: those are ended too).
+--   password_hash, forget_password, revoke (tokens: what the user was issued is void; sessions: those are ended too),
+--   erasing (it is a step of the user's erasure, which alone may change them then).
 -- A command without a type only records its idempotency key, for the answer that position `seen` stands for.
 -- No two commands of a batch share a user or an idempotency key; they may share an e-mail key: the first one wins.
 --
@@ -15,6 +16,7 @@
 --   key_reused this key was answered before, to another request
 --   stale      the user's version is not `expected`: version is what it is
 --   claimed    another user has the e-mail
+--   erased     the user is erased, or about to be
 CREATE OR REPLACE FUNCTION log.append(batch json)
 RETURNS TABLE (verdict text, "position" bigint, recorded_at timestamptz, changed boolean, version integer)
 LANGUAGE plpgsql
@@ -41,16 +43,18 @@ BEGIN
         FROM ROWS FROM (json_to_recordset(batch) AS (
             user_id uuid, expected integer, caller text, key text, digest bytea, ttl integer, seen bigint,
             type text, schema smallint, event_id uuid, data jsonb, sealed bytea, metadata jsonb, at timestamptz,
-            claim bytea, release boolean, wrapped bytea, kek_id text, password_hash text, forget_password boolean, revoke text
+            claim bytea, release boolean, wrapped bytea, kek_id text, password_hash text, forget_password boolean, revoke text,
+            erasing boolean
         )) WITH ORDINALITY AS c (
             user_id, expected, caller, key, digest, ttl, seen,
             type, schema, event_id, data, sealed, metadata, at,
-            claim, release, wrapped, kek_id, password_hash, forget_password, revoke, ordinal)
+            claim, release, wrapped, kek_id, password_hash, forget_password, revoke, erasing, ordinal)
     ), compared AS (
         SELECT c.*, known.position AS known_position, known.changed AS known_changed, latest.version AS version,
             CASE
                 WHEN known.digest IS NOT NULL THEN
                     CASE WHEN known.digest = c.digest THEN 'replayed' ELSE 'key_reused' END
+                WHEN erasure.requested AND c.erasing IS NOT TRUE THEN 'erased'
                 WHEN coalesce(latest.version, 0) <> c.expected THEN 'stale'
                 WHEN holder.user_id <> c.user_id THEN 'claimed'
                 WHEN c.type IS NULL THEN 'noted'
@@ -61,6 +65,9 @@ BEGIN
             SELECT k.digest, k.position, k.changed FROM log.commands k
             WHERE k.caller = c.caller AND k.key = c.key AND k.expires_at > stamp
         ) known ON true
+        LEFT JOIN LATERAL (
+            SELECT true AS requested FROM log.erasures x WHERE x.user_id = c.user_id
+        ) erasure ON true
         LEFT JOIN LATERAL (
             SELECT e.version FROM log.events e WHERE e.user_id = c.user_id ORDER BY e.version DESC LIMIT 1
         ) latest ON true

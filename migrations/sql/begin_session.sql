@@ -25,6 +25,9 @@ AS $$
 DECLARE
     stamp CONSTANT timestamptz := clock_timestamp();
 BEGIN
+    -- whoever deletes the user waits for this, or has done so before what follows: no session of theirs is left over
+    PERFORM 1 FROM identity.credentials c WHERE c.user_id = subject FOR NO KEY UPDATE;
+
     IF new_hash IS NOT NULL THEN
         UPDATE identity.credentials c SET password_hash = new_hash
         WHERE c.user_id = subject AND c.password_hash = known_hash;

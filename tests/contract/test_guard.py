@@ -19,6 +19,7 @@ COMMANDS = {
     ("PUT", "/users/{id}"): {"users:write"},
     ("PATCH", "/users/{id}"): {"users:write"},
     ("DELETE", "/users/{id}"): {"users:write"},
+    ("POST", "/users/{id}/erase"): {"users:erase"},
     ("PUT", "/users/me"): {"self"},
     ("PATCH", "/users/me"): {"self"},
     ("GET", "/sessions"): "caller",
@@ -35,6 +36,9 @@ QUERIES = {
     ("GET", "/projection"): {"ops"},
     ("GET", "/users/{id}/history"): {"events:read"},
     ("GET", "/users/{id}/diff"): {"events:read"},
+    ("GET", "/users/{id}/erasure"): {"events:read"},
+    ("GET", "/users/{id}/export"): {"users:read", "events:read"},
+    ("GET", "/users/me/export"): {"self"},
     ("GET", "/events"): {"events:read"},
     ("GET", "/proofs/key"): "anyone",
     ("GET", "/proofs/checkpoint"): "anyone",
@@ -185,7 +189,7 @@ def test_a_need_names_a_scope() -> None:
 def test_every_route_declares_what_it_should(app: FastAPI) -> None:
     check_routes(app)
     found = {
-        (method, route.path.replace(":path}", "}")): required_scopes(route) or access_of(route)
+        (method, str(route.path).replace(":path}", "}")): required_scopes(route) or access_of(route)
         for route in guarded_routes(app)
         for method in route.methods or ()
     }

@@ -1,16 +1,12 @@
 """The topic is transport and the log is history: what the topic lost comes back, what the log lost stops all."""
 
-import contextlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
-from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka import Producer
 
 from muster.embedded.broker import EmbeddedBroker
 from runtime.ids import new_id
@@ -18,7 +14,7 @@ from runtime.settings import Settings
 from tests.databases import MakeSettings
 from tests.plain_http import PLAIN
 from tests.processes import Process, StartProcess
-from tests.topics import records_of
+from tests.topics import make_anew, records_of
 from tests.waiting import eventually
 
 Owner = psycopg.Connection[dict[str, Any]]
@@ -48,29 +44,6 @@ def epochs(owner: Owner) -> list[tuple[int, int]]:
         " WHERE r.topic LIKE 'users.events%' ORDER BY partition"
     ).fetchall()
     return [(row["published"], row["applied"]) for row in found]
-
-
-def settled(answers: Mapping[str, Any]) -> None:
-    for answer in answers.values():
-        answer.result(30)
-
-
-def make_anew(settings: Settings) -> None:
-    admin: Any = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
-    names = [settings.events_topic, settings.snapshot_topic]
-    settled(admin.delete_topics(names))
-
-    def made() -> bool:
-        with contextlib.suppress(KafkaException):  # a deletion may still be under way
-            settled(admin.create_topics([NewTopic(name, settings.topic_partitions, 1) for name in names]))
-        found = admin.list_topics(timeout=30).topics
-        for name in names:
-            if name in found and len(found[name].partitions) != settings.topic_partitions:
-                # a broker that makes topics by itself did so for a client that had not heard of the deletion
-                settled(admin.delete_topics([name]))
-        return all(name in found and len(found[name].partitions) == settings.topic_partitions for name in names)
-
-    eventually(made, what="the topics are made anew")
 
 
 @pytest.mark.broker

@@ -26,6 +26,7 @@ LOG = [
     "log.tree",
     "log.tiles",
     "log.checkpoints",
+    "log.erasures",
 ]
 IDENTITY = [
     "identity.credentials",
@@ -63,6 +64,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "log.tiles": ALL_BUT_TRUNCATE,
         # what was signed is never changed
         "log.checkpoints": {"SELECT", "INSERT"},
+        "log.erasures": {"SELECT", "INSERT"},
         "identity.credentials": ALL_BUT_TRUNCATE,
         "identity.sessions": ALL_BUT_TRUNCATE,
         "identity.guesses": ALL_BUT_TRUNCATE,
@@ -84,6 +86,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
             "log.discarded",
             "log.tiles",
             "log.checkpoints",
+            "log.erasures",
             "identity.revocations",
             "identity.revocation_head",
             *READ_MODEL,
@@ -100,6 +103,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "log.operations": {"SELECT", "INSERT"},
         "log.tiles": {"SELECT"},
         "log.checkpoints": {"SELECT"},
+        "log.erasures": {"SELECT"},
         **dict.fromkeys(READ_MODEL, ALL_BUT_TRUNCATE),
         # a rebuild puts another in its place
         "read_model.users": set(PRIVILEGES),
@@ -113,12 +117,18 @@ COLUMNS: dict[str, dict[str, set[str]]] = {
     "muster_query": {
         "identity.signing_keys": {"kid", "public_key", "published_at", "signs_from", "verifies_until"},
         "log.tree": TREE,
+        # what a person is told of their own logins
+        "identity.credentials": {"user_id", "changed_at"},
+        "identity.sessions": {
+            *("id", "subject", "scopes", "user_agent", "created_at", "last_used_at", "expires_at", "ended_at"),
+        },
     },
     "muster_projector": {"log.tree": TREE},
 }
 # where a role may write some columns and not the table
 WRITABLE_COLUMNS: dict[str, dict[str, set[str]]] = {
-    "muster_command": {},
+    # when a key was destroyed is for the function to say that does it
+    "muster_command": {"UPDATE log.erasures": {"position", "deleted_at", "buried_at", "completed_at"}},
     "muster_query": {},
     # who retries what the relay has parked leaves it a note
     "muster_projector": {"UPDATE log.parked": {"retry"}},
@@ -265,12 +275,16 @@ def test_every_function_of_identity_is_the_command_roles_alone(owner: Owner) -> 
     assert {tuple(row["roles"]) for row in found} == {("muster_command",)}
 
 
-def test_no_function_runs_with_rights_that_its_caller_lacks(owner: Owner) -> None:
+def test_no_function_but_the_erasure_runs_with_rights_that_its_caller_lacks(owner: Owner) -> None:
     found = owner.execute(
-        "SELECT p.oid::regprocedure::text AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
+        "SELECT p.oid::regprocedure::text AS name, p.proconfig AS settings"
+        " FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
         " WHERE p.prosecdef AND n.nspname IN ('log', 'identity', 'read_model')"
     )
-    assert found.fetchall() == []
+    definers = {row["name"]: row["settings"] for row in found.fetchall()}
+    assert definers.keys() == {"log.erase(uuid,bytea[],json)", "read_model.erase(uuid,json,json)"}
+    # nothing that a caller made is taken for what they mean
+    assert all("search_path=pg_catalog, pg_temp" in settings for settings in definers.values())
 
 
 @pytest.mark.parametrize("role", ["muster_query", "muster_projector"])

@@ -83,7 +83,7 @@ class Stage:
         for route in iter_route_contexts(self.apps[api].routes):
             for method in sorted(route.methods or ()):
                 if method != "HEAD":
-                    yield f"{method} {route.path.replace(':path}', '}')}", route
+                    yield f"{method} {str(route.path).replace(':path}', '}')}", route
 
     async def cast(self, caller: str) -> Cast:
         owners = {owner: await self.user([role]) for owner, role in OWNERS.items() if role}

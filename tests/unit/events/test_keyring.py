@@ -22,11 +22,12 @@ def test_a_stored_key_opens_what_the_new_one_closed() -> None:
 
 
 def test_the_last_keys_are_remembered_and_older_ones_opened_again() -> None:
-    keyring = Keyring(KEK, capacity=1)
+    keyring = Keyring(KEK, capacity=2)
     first, wrapped = keyring.make(UUID(int=1))
     closed = first.encrypt(NONCE, b"secret", b"")
     assert keyring.open(UUID(int=1), b"not looked at").decrypt(NONCE, closed, b"") == b"secret"
     keyring.make(UUID(int=2))
+    keyring.make(UUID(int=3))
     with pytest.raises(WrongKey):
         keyring.open(UUID(int=1), b"looked at now")
     assert keyring.open(UUID(int=1), wrapped).decrypt(NONCE, closed, b"") == b"secret"

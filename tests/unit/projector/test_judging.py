@@ -9,7 +9,7 @@ from command_api.decide import decide
 from events.histories import Entry
 from events.recording import Position
 from events.user import Change, User, UserEvent
-from events.wire import NAMES, user_to_wire
+from events.wire import NAMES, PERSONAL, user_to_wire
 from projector.findings import Finding
 from projector.judging import Expectation, History
 from projector.rows import row_of
@@ -115,3 +115,37 @@ def test_an_unreadable_event_is_no_finding_where_the_user_is_held_back() -> None
 def test_a_row_of_an_event_that_was_given_up_is_found() -> None:
     found = judged([entry(STORY[0]), entry(STORY[1], discarded=True)], held(STORY[1].user))
     assert problems(found) == ["the row is at version 2, of which the log has no such event"]
+
+
+def erased(event: UserEvent) -> UserEvent:
+    """As an event is read once the user's key is a tombstone."""
+    personal = {"email": "", "display_name": None, "attributes": {}, "erased": True}
+    changes = {
+        name: Change(old=None, new=None, erased=True) if name in PERSONAL else change
+        for name, change in event.changes.items()
+    }
+    return replace(event, user=replace(event.user, **personal), changes=changes)
+
+
+def test_an_erased_story_is_right_as_far_as_it_is_there() -> None:
+    entries = [entry(erased(event)) for event in STORY]
+    assert judged(entries, held(entries[-1].recorded.event.user)) == []  # pyright: ignore[reportOptionalMemberAccess]
+    assert judged(entries, held(DELETED.user)) == []
+
+
+def test_what_is_left_of_an_erased_story_must_still_fold() -> None:
+    other = replace(RENAMED, user=replace(RENAMED.user, roles=("auditor",)))
+    found = judged([entry(erased(event)) for event in (CREATED, other, DELETED)], held(DELETED.user))
+    assert next(one.problem for one in found) == "the record it carries is not what its changes lead to"
+
+
+def test_a_tombstone_of_a_user_who_was_never_deleted_is_found() -> None:
+    story = [entry(erased(event)) for event in (CREATED, RENAMED)]
+    found = judged(story, held(erased(RENAMED).user))
+    assert [one.problem for one in found] == ["the user's key is a tombstone, and they were never deleted"]
+
+
+def test_an_erased_users_row_that_has_something_personal_is_found() -> None:
+    entries = [entry(erased(event)) for event in STORY]
+    (found,) = judged(entries, held(DELETED.user) | {"email": "ada@example.com"})
+    assert [one.name for one in found.deviations] == ["email"]

@@ -358,3 +358,13 @@ def test_production_refuses_the_secrets_of_the_example(monkeypatch: pytest.Monke
 def test_the_example_shows_both_ways_for_every_secret(name: str) -> None:
     for variable in (name.upper(), f"{name.upper()}_FILE"):
         assert re.search(rf"^(# )?{variable}=", EXAMPLE.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("", 0), ("0", 0), ("60", 60), (None, 30 * 86_400)])
+def test_the_deleted_are_erased_after_a_while_or_never(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, seconds: int
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("ERASE_DELETED_AFTER", value)
+    settings = settings_from_environment(muster_mode="test", database_url="postgresql://127.0.0.1:1/nowhere")
+    assert settings.erase_deleted_after == seconds
