@@ -36,7 +36,7 @@ Operate = Callable[..., Told]
 @pytest.fixture
 def operate(make_settings: MakeSettings, tmp_path: Path) -> Operate:
     """Run a command with the projector's role and the test's broker: operate("parked", "list", KEK=...)."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
 
     def run(*command: str, **variables: str) -> Told:
         settings = environment_of(make_settings("muster_projector", broker=True))

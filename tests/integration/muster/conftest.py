@@ -43,7 +43,7 @@ Muster = Callable[..., Awaitable[Told]]
 @pytest.fixture
 def surroundings(make_settings: MakeSettings, tmp_path: Path) -> dict[str, str]:
     """The environment of an operator of this test's deployment."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
     return {**inherited, **environment_of(make_settings()), "MUSTER_HOME": str(tmp_path / "nowhere")}
 
 

@@ -11,7 +11,7 @@ from tests.processes import environment_of
 @pytest.fixture
 def surroundings(make_settings: MakeSettings, tmp_path: Path) -> dict[str, str]:
     """The environment of an operator who has the projector's settings."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
     settings = environment_of(make_settings("muster_projector"))
     return {**inherited, **settings, "MUSTER_HOME": str(tmp_path / "nowhere")}
 
