@@ -23,6 +23,7 @@ LOG = [
     "log.parked",
     "log.discarded",
     "log.operations",
+    "log.email_index",
 ]
 IDENTITY = [
     "identity.credentials",
@@ -56,6 +57,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "log.parked": ALL_BUT_TRUNCATE,
         "log.discarded": {"SELECT"},
         "log.operations": {"SELECT", "INSERT"},
+        "log.email_index": {"SELECT"},
         "identity.credentials": ALL_BUT_TRUNCATE,
         "identity.sessions": ALL_BUT_TRUNCATE,
         "identity.guesses": ALL_BUT_TRUNCATE,
@@ -104,7 +106,11 @@ COLUMNS: dict[str, dict[str, set[str]]] = {
 }
 # where a role may write some columns and not the table
 WRITABLE_COLUMNS: dict[str, dict[str, set[str]]] = {
-    "muster_command": {},
+    "muster_command": {
+        # keys are wrapped anew, and make no tombstone: for that erased_at is missing
+        "UPDATE log.user_keys": {"wrapped", "kek_id"},
+        "UPDATE log.email_index": {"key_id", "next_key_id"},
+    },
     "muster_query": {},
     # who retries what the relay has parked leaves it a note
     "muster_projector": {"UPDATE log.parked": {"retry"}},
