@@ -287,7 +287,9 @@ async def _handle(
         digester: Digester = http.app.state.digester
         # the body as it was sent: key order and white space are the caller's, and a retry repeats them
         request = b"\0".join((http.method.encode(), http.url.path.encode(), await http.body()))
-        idempotency = Idempotency(caller=caller.subject, key=key, digest=digester.request(request))
+        idempotency = Idempotency(
+            caller=caller.subject, key=key, digest=digester.request(request), former=digester.former_requests(request)
+        )
     return await handler.handle(
         Request(
             user_id=user_id,
