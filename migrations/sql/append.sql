@@ -51,7 +51,7 @@ BEGIN
             claim, claim_key, other_claims, former,
             release, wrapped, kek_id, password_hash, forget_password, revoke, ordinal)
     ), indexed AS (
-        -- the head's lock holds off whoever changes log.email_index
+        -- the head's lock holds off whoever changes log.email_index; LIMIT tells the planner that it has one row
         SELECT c.*,
             CASE
                 WHEN x.key_id IS NULL OR x.key_id = c.claim_key THEN c.claim
@@ -61,7 +61,7 @@ BEGIN
                 WHEN x.next_key_id = c.claim_key THEN c.claim
                 ELSE (c.other_claims ->> x.next_key_id)::bytea
             END AS taken_next
-        FROM command c CROSS JOIN log.email_index x
+        FROM command c CROSS JOIN (SELECT i.key_id, i.next_key_id FROM log.email_index i LIMIT 1) x
     ), compared AS (
         SELECT c.*, known.position AS known_position, known.changed AS known_changed, latest.version AS version,
             CASE
