@@ -107,6 +107,9 @@ async def _begun(connection: Connection, digester: Digester) -> Change:
             raise Refused("nobody has an e-mail address yet: set EMAIL_INDEX_KEY to the new key and be done")
         if (wrong := wrong_index_key(index["key_id"], digester)) is not None:
             raise CannotRun(wrong)
+        if index["next_key_id"] is None and index["key_id"] != digester.id:
+            # what was finished is not to be turned back by saying it once more
+            raise Refused(f"the index is made with {index['key_id']} already: set EMAIL_INDEX_KEY to that key")
         others = digester.ids - {index["key_id"]}
         following = index["next_key_id"] or (next(iter(others)) if len(others) == 1 else None)
         if following is None:
