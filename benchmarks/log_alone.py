@@ -95,7 +95,7 @@ class _Callers:
                 event=event,
                 metadata=self._metadata,
                 idempotency=Idempotency(caller=CALLER, key=f"key-{n}", digest=self._digester.request(user.id.bytes)),
-                claim=self._digester.email_key(canonical_email(user.email)),
+                claim=self._digester.email_keys(canonical_email(user.email)),
             )
         )
         return user

@@ -1,5 +1,5 @@
 from command_api.app import create_app
-from events.partitioning import check_partitions_setting
+from events.fitting import check_writer_fitting
 from runtime.serving import run_process
 
-run_process("command-api", create_app, lambda settings: settings.command_port, check_partitions_setting)
+run_process("command-api", create_app, lambda settings: settings.command_port, check_writer_fitting)

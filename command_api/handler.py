@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -146,7 +146,7 @@ class CommandHandler:
         if (idempotency := request.idempotency) is not None and _costly(request):
             remembered = await self._reader.recall(idempotency.caller, idempotency.key, timeout=_left(deadline))
             if remembered is not None:
-                if remembered.digest != idempotency.digest:
+                if not idempotency.matches(remembered.digest):
                     raise KeyWasReused
                 return await self._replay(Replayed(position=remembered.position, changed=remembered.changed))
         if request.proof is not None:
@@ -234,13 +234,13 @@ class CommandHandler:
     def _append(
         self, request: Request, loaded: Loaded | None, event: UserEvent | None, password_hash: str | None
     ) -> Append:
-        claim: bytes | None = None
+        claim: Mapping[str, bytes] | None = None
         match event:
             case UserCreated():
-                claim = self._digester.email_key(canonical_email(event.user.email))
+                claim = self._digester.email_keys(canonical_email(event.user.email))
             case UserUpdated() if "email" in event.changes:
                 old, new = (canonical_email(email) for email in (event.changes["email"].old, event.user.email))
-                claim = self._digester.email_key(new) if new != old else None
+                claim = self._digester.email_keys(new) if new != old else None
             case UserUpdated() | UserDeleted() | None:
                 pass
         return Append(

@@ -136,8 +136,13 @@ class Importer:
             return Result(line=line.number, status=200)
         idempotency = None
         if self._key is not None:
-            digest = self._digester.request(b"import\0" + orjson.dumps(line.record, option=orjson.OPT_SORT_KEYS))
-            idempotency = Idempotency(caller=self._caller, key=f"{self._key}#{line.number}", digest=digest)
+            record = b"import\0" + orjson.dumps(line.record, option=orjson.OPT_SORT_KEYS)
+            idempotency = Idempotency(
+                caller=self._caller,
+                key=f"{self._key}#{line.number}",
+                digest=self._digester.request(record),
+                former=self._digester.former_requests(record),
+            )
         request = Request(
             user_id=user_id,
             command=command,

@@ -69,7 +69,9 @@ async def idempotency_of(http: Request, caller: Caller, key: str | None) -> Idem
     digester: Digester = http.app.state.digester
     # the body as it was sent: key order and white space are the caller's, and a retry repeats them
     request = b"\0".join((http.method.encode(), http.url.path.encode(), await http.body()))
-    return Idempotency(caller=caller.subject, key=key, digest=digester.request(request))
+    return Idempotency(
+        caller=caller.subject, key=key, digest=digester.request(request), former=digester.former_requests(request)
+    )
 
 
 async def reason(

@@ -120,7 +120,7 @@ def entry_of(row: Row, keyring: Keyring) -> Entry:
         reason = str(error)
     except WrongKey:
         # a key that this deployment never wrapped says nothing against the event: no event could be opened
-        if row["kek_id"] != keyring.kek_id:
+        if not keyring.knows(row["kek_id"]):
             raise
         reason = "the user's data key was altered"
     return Entry(

@@ -37,6 +37,7 @@ SELECT {COLUMNS} FROM log.events e WHERE e.user_id = %s AND e.version >= %s AND 
 NEWEST_BEFORE = f"""
 SELECT {COLUMNS} FROM log.events e WHERE e.user_id = %s AND e.version < %s AND {CARRIED} ORDER BY e.version DESC LIMIT 1
 """  # noqa: S608 - constants
+WRAPPED_BY = "SELECT kek_id FROM log.user_keys WHERE user_id = %s AND wrapped = %s"
 REMEMBERED = """
 SELECT asked.ordinal, found.digest, found.position, found.changed
 FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS asked (caller, key, ordinal)
@@ -229,7 +230,7 @@ async def _read(
         reason = str(error)
     except WrongKey:
         # a key that this deployment never wrapped says nothing against the event: no event could be opened
-        if not await _wrapped_by(connection, keyring, row["user_id"]):
+        if not await _known(connection, keyring, row):
             raise
         reason = "the user's data key was altered"
     return Unreadable(
@@ -241,10 +242,14 @@ async def _read(
     )
 
 
-async def _wrapped_by(connection: Connection, keyring: Keyring, user_id: UUID) -> bool:
-    cursor = await connection.execute("SELECT kek_id FROM log.user_keys WHERE user_id = %s", (user_id,))
-    row = await cursor.fetchone()
-    return row is not None and row["kek_id"] == keyring.kek_id
+async def _known(connection: Connection, keyring: Keyring, row: Row) -> bool:
+    """Whether a KEK that is known here wrapped the key; raises WrongKey, which names it, when another did."""
+    # as it was read: a rotation may have wrapped it anew meanwhile
+    cursor = await connection.execute(WRAPPED_BY, (row["user_id"], row["wrapped"]))
+    found = await cursor.fetchone()
+    if found is not None and not keyring.knows(found["kek_id"]):
+        raise WrongKey(keyring.kek.lack([found["kek_id"]]))
+    return found is not None
 
 
 async def head_position(connection: Connection) -> Position:

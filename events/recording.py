@@ -143,7 +143,7 @@ def row_of(event: UserEvent, metadata: Metadata, keyring: Keyring, wrapped: byte
 
 
 def event_of(row: Mapping[str, Any], keyring: Keyring) -> RecordedEvent:
-    """The event of a row of log.events that was joined with WRAPPED of log.user_keys.
+    """The event of a row of log.events that was joined with WRAPPED of log.user_keys, and may be with `kek_id`.
 
     An erased user's event has all but the personal values. Raises BrokenSeal and WrongKey.
     """
@@ -199,7 +199,7 @@ def _personal(row: Mapping[str, Any], keyring: Keyring) -> Any:  # noqa: ANN401 
         schema=row["schema"],
         event_id=row["event_id"],
     )
-    return unseal(keyring.open(user_id, row["wrapped"]), row["sealed"], bound_to)
+    return unseal(keyring.open(user_id, row["wrapped"], row.get("kek_id")), row["sealed"], bound_to)
 
 
 def _malformed(row: Mapping[str, Any], error: Exception) -> BrokenSeal:

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, assert_never
@@ -6,6 +6,7 @@ from typing import Any, Literal, assert_never
 import orjson
 from prometheus_client import Counter, Gauge, Histogram
 
+from events.fitting import UnknownIndexKey, check_keks
 from events.keyring import Keyring
 from events.recording import Metadata, Position, row_of
 from events.user import UserEvent, UserId
@@ -23,11 +24,18 @@ HEAD = Gauge("muster_log_head_position", "The newest position this process has s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idempotency:
-    """`digest` is keyed and covers the whole request; `caller` keeps one caller's keys apart from another's."""
+    """`digest` is keyed and covers the whole request; `caller` keeps one caller's keys apart from another's.
+
+    `former` are its digests with other keys that are known: what was answered before may have been kept with one.
+    """
 
     caller: str
     key: str
     digest: bytes
+    former: tuple[bytes, ...] = ()
+
+    def matches(self, digest: bytes) -> bool:
+        return digest in {self.digest, *self.former}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +43,10 @@ class Append:
     """A decided change of one user, for the log to accept or refuse as a whole.
 
     `event` None changes nothing and only keeps the idempotency key, with the answer that position `seen` stands for.
-    `expected` is the version that the decision was made on (0: no such user yet). `claim` is the e-mail key to take,
-    `release` gives the held one back. `wrapped` is the user's wrapped data key, None for a new user. `revoke` makes
-    void what the user was issued before: their access tokens, or their sessions with all that belongs to these.
-    `erasing`: it is a step of the user's erasure.
+    `expected` is the version that the decision was made on (0: no such user yet). `claim` is the e-mail to take, as
+    events.keyring.Digester.email_keys has it; `release` gives the held one back. `wrapped` is the user's wrapped data
+    key, None for a new user. `revoke` makes void what the user was issued before: their access tokens, or their
+    sessions with all that belongs to these. `erasing`: it is a step of the user's erasure.
     """
 
     user_id: UserId
@@ -48,7 +56,7 @@ class Append:
     idempotency: Idempotency | None = None
     seen: Position | None = None
     wrapped: bytes | None = None
-    claim: bytes | None = None
+    claim: Mapping[str, bytes] | None = None
     release: bool = False
     password_hash: str | None = None
     forget_password: bool = False
@@ -114,6 +122,7 @@ class Writer:
         self._session = session
         self._keyring = keyring
         self._ttl = idempotency_ttl
+        self._fits = False
         self._batcher: Batcher[dict[str, Any], Verdict] = Batcher(
             self._append,
             limit=512,
@@ -127,7 +136,10 @@ class Writer:
         return self._batcher.waiting
 
     async def append(self, change: Append, *, timeout: float | None = None) -> Verdict:
-        """Raises Overloaded and Unavailable (nothing was written), OutcomeUnknown (it may have been), WrongKey."""
+        """Raises Overloaded and Unavailable (nothing was written), OutcomeUnknown (it may have been), WrongKey.
+
+        Nothing is written as long as the log has keys of a KEK that is not known here: UnknownKek, an Unavailable.
+        """
         return await self._batcher.submit(self._encode(change), timeout=timeout)
 
     async def close(self) -> None:
@@ -145,13 +157,15 @@ class Writer:
                 "caller": idempotency.caller,
                 "key": idempotency.key,
                 "digest": "\\x" + idempotency.digest.hex(),
+                "former": ["\\x" + digest.hex() for digest in idempotency.former],
                 "ttl": self._ttl,
             }
         if change.event is not None:
             command |= row_of(change.event, change.metadata, self._keyring, change.wrapped)
             command["at"] = command["data"]["record"]["updated_at"]
         if change.claim is not None:
-            command["claim"] = "\\x" + change.claim.hex()
+            (key_id, claim), *others = ((name, "\\x" + digest.hex()) for name, digest in change.claim.items())
+            command |= {"claim": claim, "claim_key": key_id, "other_claims": dict(others)}
         if change.password_hash is not None:
             command["password_hash"] = change.password_hash
         if change.revoke is not None:
@@ -163,11 +177,17 @@ class Writer:
         return command
 
     async def _append(self, commands: Sequence[dict[str, Any]]) -> list[Verdict | Exception]:
+        if not self._fits:
+            # a start that found the database away could not tell
+            await check_keks(self._session, self._keyring.kek)
+            self._fits = True
         BATCH.observe(len(commands))
         rows = await self._session.fetch(APPEND, (orjson.dumps(commands).decode(),))
         return [self._read(row) for row in rows]
 
-    def _read(self, row: Row) -> Verdict:
+    def _read(self, row: Row) -> Verdict | Exception:
+        if row["verdict"] == "unindexed":
+            return UnknownIndexKey("the log's e-mail index is made with a key that is not known here")
         verdict = _verdict(row)
         match verdict:
             case Appended():

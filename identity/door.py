@@ -4,7 +4,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import Request
 
-from events.keyring import Digester, Kek
+from events.keks import KeyWrapper
+from events.keyring import Digester
 from identity.access_tokens import AccessTokens, Caller
 from identity.cookies import SAFE, check_csrf, check_origin
 from identity.gatekeeper import Gatekeeper
@@ -21,7 +22,7 @@ class Door:
     no change that a cookie vouches for.
     """
 
-    def __init__(self, settings: Settings, *, kek: Kek | None = None, digester: Digester | None = None) -> None:
+    def __init__(self, settings: Settings, *, kek: KeyWrapper | None = None, digester: Digester | None = None) -> None:
         self._kek = kek
         self._digester = digester
         self._database = Session(

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -55,10 +56,12 @@ class Logins:
         """Whether the account exists, is disabled or has another password is told by nothing: not even by time."""
         # a place first: who is not served has not failed, and costs as little as can be
         with self._passwords.reserve() as place:
-            account = self._account(username)
-            known = device_of(self._digester, account, peer.device)
+            accounts = self._digester.email_keys(_canonical(username))
+            account = accounts[self._digester.id]
+            device = device_of(self._digester, account, peer.device)
+            known = device or self._formerly_known(accounts, peer.device)
             target = self._guesses.target(account, peer.address, known)
-            attempt = await self.sessions.attempt(target, email_key=account)
+            attempt = await self.sessions.attempt(target, email_keys=accounts)
             allowance = self._guesses.allowance(attempt.remaining, attempt.wait)
             if not attempt.admitted:
                 record("login.throttled", account=_short(target.account), address=_short(target.address))
@@ -89,8 +92,8 @@ class Logins:
             session=str(begun.grant.session),
             address=_short(target.address),
         )
-        device = peer.device if known is not None and peer.device else new_device(self._digester, account)
-        return begun, LoggedIn(device=device, allowance=self._guesses.allowance(self._guesses.per_account, 0))
+        token = peer.device if device is not None and peer.device else new_device(self._digester, account)
+        return begun, LoggedIn(device=token, allowance=self._guesses.allowance(self._guesses.per_account, 0))
 
     async def by_client(
         self, client_id: str, secret: str, asked: frozenset[Scope] | None, peer: Peer, *, basic: bool
@@ -146,7 +149,7 @@ class Logins:
         """
         target = self._guesses.target(own_account(self._digester, user_id), peer.address)
         with self._passwords.reserve() as place:
-            attempt = await self.sessions.attempt(target, email_key=None)
+            attempt = await self.sessions.attempt(target, email_keys=None)
             allowance = self._guesses.allowance(attempt.remaining, attempt.wait)
             if not attempt.admitted:
                 record("password.throttled", subject=str(user_id))
@@ -160,9 +163,14 @@ class Logins:
             )
         await self.sessions.forgive(target)
 
-    def _account(self, username: str) -> bytes:
-        canonical = canonical_email(username) if len(username) <= MAX_USERNAME else "@"
-        return self._digester.email_key(canonical)
+    def _formerly_known(self, accounts: Mapping[str, bytes], token: str | None) -> bytes | None:
+        """The device of a token that was made with another e-mail index key than the current one."""
+        found = (device_of(digester, accounts[digester.id], token) for digester in self._digester.others)
+        return next(filter(None, found), None)
+
+
+def _canonical(username: str) -> str:
+    return canonical_email(username) if len(username) <= MAX_USERNAME else "@"
 
 
 def _uuid(text: str) -> UUID | None:

@@ -3,12 +3,13 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, LiteralString, cast
 from uuid import UUID
 
+from events.fitting import UnknownIndexKey
 from identity.access_tokens import Grant
 from identity.guessing import Target
 from identity.refresh_tokens import SECRET_BYTES, RefreshToken
@@ -20,8 +21,13 @@ from runtime.settings import Settings
 
 ATTEMPT: LiteralString = "SELECT admitted, wait, remaining FROM identity.attempt(%s, %s, %s, %s, %s)"
 ACCOUNT: LiteralString = """
-SELECT c.user_id, i.password_hash, i.changed_at
-FROM log.email_claims c JOIN identity.credentials i ON i.user_id = c.user_id WHERE c.email_key = %s
+SELECT x.key_id, found.user_id, found.password_hash, found.changed_at
+FROM log.email_index x
+LEFT JOIN LATERAL (
+    SELECT c.user_id, i.password_hash, i.changed_at
+    FROM log.email_claims c JOIN identity.credentials i ON i.user_id = c.user_id
+    WHERE c.email_key = ANY(%s) LIMIT 1
+) found ON true
 """
 UPGRADED: LiteralString = """
 SELECT password_hash FROM identity.credentials WHERE user_id = %s AND changed_at = %s AND password_hash <> %s
@@ -134,8 +140,11 @@ class Sessions:
         self._database = database
         self._settings = settings
 
-    async def attempt(self, target: Target, *, email_key: bytes | None) -> Attempt:
-        """Count a try of a password, and give what to verify it against when it may be made."""
+    async def attempt(self, target: Target, *, email_keys: Mapping[str, bytes] | None) -> Attempt:
+        """Count a try of a password, and give what to verify it against when it may be made.
+
+        `email_keys` are the e-mail address as events.keyring.Digester.email_keys has it. Raises UnknownIndexKey.
+        """
         settings = self._settings
         counted = (
             await self._database.fetch(
@@ -143,10 +152,13 @@ class Sessions:
                 (*target.keys, settings.guesses_per_account, settings.guesses_per_address),
             )
         )[0]
-        if not counted["admitted"] or email_key is None:
+        if not counted["admitted"] or email_keys is None:
             return Attempt(**counted)
-        rows = await self._database.fetch(ACCOUNT, (email_key,))
-        return Attempt(**counted, credential=Credential(**rows[0]) if rows else None)
+        # of two keys' digests only one can be there: the index is made with one of them
+        found = (await self._database.fetch(ACCOUNT, (list(email_keys.values()),)))[0]
+        if (key_id := found.pop("key_id")) is not None and key_id not in email_keys:
+            raise UnknownIndexKey(f"the e-mail index is made with the key {key_id}, which is not known here")
+        return Attempt(**counted, credential=Credential(**found) if found["user_id"] is not None else None)
 
     async def forgive(self, target: Target) -> None:
         await self._database.fetch("SELECT identity.forgive(%s, %s, %s)", target.keys)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from events.keyring import Kek
+from events.keks import KeyWrapper
 from runtime.database import Connection
 
 # What an old key signed stays good for this long after the next one took over: no access token may live longer
@@ -68,16 +68,16 @@ def jwk_of(kid: str, public_key: bytes) -> dict[str, str]:
     return {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": _base64url(public_key)}
 
 
-def new_key(kek: Kek) -> NewKey:
+def new_key(kek: KeyWrapper) -> NewKey:
     return wrapped_key(Ed25519PrivateKey.generate(), kek)
 
 
-def wrapped_key(private: Ed25519PrivateKey, kek: Kek) -> NewKey:
+def wrapped_key(private: Ed25519PrivateKey, kek: KeyWrapper) -> NewKey:
     public = private.public_key().public_bytes_raw()
     return NewKey(kid=kid_of(public), public_key=public, wrapped=kek.wrap(private.private_bytes_raw()), kek_id=kek.id)
 
 
-def open_key(wrapped: bytes, kek: Kek) -> Ed25519PrivateKey:
+def open_key(wrapped: bytes, kek: KeyWrapper) -> Ed25519PrivateKey:
     """Raises WrongKey."""
     return Ed25519PrivateKey.from_private_bytes(kek.unwrap(wrapped))
 

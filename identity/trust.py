@@ -10,7 +10,7 @@ from typing import Final, LiteralString
 import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from events.keyring import Kek, WrongKey
+from events.keks import KeyWrapper, WrongKey
 from identity.signing_keys import open_key, verifying_key
 from runtime.batching import Batcher
 from runtime.database import Row, Session
@@ -55,7 +55,7 @@ class Trust:
     is how many seconds a revocation matters: no access token lives longer. With a `kek` this instance signs as well.
     """
 
-    def __init__(self, session: Session, *, keep: float, kek: Kek | None = None) -> None:
+    def __init__(self, session: Session, *, keep: float, kek: KeyWrapper | None = None) -> None:
         self._session = session
         self._keep = keep
         self._kek = kek
@@ -174,7 +174,7 @@ class Trust:
             self._signer = _opened(signing[-1], self._kek)
 
 
-def _opened(key: Row, kek: Kek) -> SigningKey:
+def _opened(key: Row, kek: KeyWrapper) -> SigningKey:
     try:
         return SigningKey(kid=key["kid"], private=open_key(bytes.fromhex(key["wrapped"]), kek))
     except WrongKey as error:

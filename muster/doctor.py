@@ -5,6 +5,7 @@ import os
 import stat
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -13,7 +14,8 @@ import psycopg
 from aiokafka.errors import KafkaError
 from rich.text import Text
 
-from events.keyring import BadKey, Kek, read_key
+from events.fitting import email_index, keks_in_use, wrong_index_key
+from events.keyring import BadKey, open_digester, open_keyring, read_key, read_keys
 from events.topics import admin_client
 from muster.answers import Answer, Finding
 from muster.failures import CannotRun
@@ -35,7 +37,7 @@ SERVER: Final = """
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int / 10000 AS major,
     current_user AS login, current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS commits,
     to_regclass('log.events') IS NOT NULL AS begun,
-    to_regprocedure('log.position_at(timestamptz)') IS NOT NULL AS migrated
+    to_regprocedure('log.keks_in_use()') IS NOT NULL AS migrated
 """
 CLOCK: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision AS now"
 LOG: Final = """
@@ -78,9 +80,14 @@ async def _all() -> list[Check]:
 
 def _keys(settings: Settings) -> Iterator[Check]:
     production = settings.muster_mode == "production"
-    for variable, key in (("KEK", settings.kek), ("EMAIL_INDEX_KEY", settings.email_index_key)):
+    others = {"KEKS_KNOWN": settings.keks_known, "EMAIL_INDEX_KEYS_KNOWN": settings.email_index_keys_known}
+    told = {variable: keys for variable, keys in others.items() if keys is not None}
+    for variable, key in {"KEK": settings.kek, "EMAIL_INDEX_KEY": settings.email_index_key, **told}.items():
         try:
-            read_key(key, variable=variable, production=production)
+            if variable in told:
+                known = len(read_keys(key, variable=variable, production=production))
+            else:
+                known = len([read_key(key, variable=variable, production=production)])
         except BadKey as error:
             found, _, remedy = str(error).partition(": ")
             yield Check(name=variable, state="failed", found=found, remedy=remedy)
@@ -90,7 +97,8 @@ def _keys(settings: Settings) -> Iterator[Check]:
             remedy = f"chmod 600 {file}"
             yield Check(name=variable, state="warning", found=f"{file} can be read by others", remedy=remedy)
         else:
-            yield Check(name=variable, state="ok", found="a key of 32 bytes")
+            found = "a key of 32 bytes" if known == 1 else f"{known} keys of 32 bytes"
+            yield Check(name=variable, state="ok", found=found)
 
 
 async def _database(settings: Settings) -> AsyncIterator[Check]:
@@ -149,13 +157,10 @@ def _clock(difference: float) -> Check:
 
 async def _log(connection: Connection, settings: Settings) -> Check:
     row = (await (await connection.execute(LOG)).fetchall())[0]
-    if settings.kek is not None:
-        kek = Kek(read_key(settings.kek, variable="KEK", production=False))
-        try:
-            await check_kek(connection, kek)
-        except CannotRun as error:
-            found, _, remedy = str(error).partition(": ")
-            return Check(name="log", state="failed", found=found, remedy=remedy)
+    unfit = await _unfit(connection, settings)
+    if unfit is not None:
+        found, _, remedy = unfit.partition(": ")
+        return Check(name="log", state="failed", found=found, remedy=remedy)
     if row["partitions"] not in {None, settings.topic_partitions}:
         found = f"it was begun with {row['partitions']} partitions, TOPIC_PARTITIONS is {settings.topic_partitions}"
         return Check(name="log", state="failed", found=found, remedy=f"set TOPIC_PARTITIONS to {row['partitions']}")
@@ -163,10 +168,39 @@ async def _log(connection: Connection, settings: Settings) -> Check:
         found = f"its last event, at position {row['position']}, is from a time that is still to come"
         remedy = "set the database server's clock: events keep that time until it has come"
         return Check(name="log", state="warning", found=found, remedy=remedy)
+    if (changing := await _changing(connection, settings)) is not None:
+        return changing
     if row["parked"]:
         found = f"position {row['position']}; the relay holds back {row['parked']} users"
         return Check(name="log", state="warning", found=found, remedy="see `muster parked list`")
     return Check(name="log", state="ok", found=f"position {row['position']}")
+
+
+async def _unfit(connection: Connection, settings: Settings) -> str | None:
+    """What to say when the log was written with other keys than are known here; bad ones are told already."""
+    with suppress(BadKey):
+        try:
+            await check_kek(connection, open_keyring(settings).kek)
+        except CannotRun as error:
+            return str(error)
+    with suppress(BadKey):
+        return wrong_index_key((await email_index(connection))["key_id"], open_digester(settings))
+    return None
+
+
+async def _changing(connection: Connection, settings: Settings) -> Check | None:
+    """A change of keys that was begun and is not at its end."""
+    with suppress(BadKey):
+        keks = open_keyring(settings).kek
+        if others := await keks_in_use(connection) - {keks.id}:
+            found = (
+                f"there are users' keys that KEK {', '.join(sorted(others))} wrapped, and {keks.id} is the current one"
+            )
+            return Check(name="log", state="warning", found=found, remedy="run `muster keys rotate-kek`")
+    if (following := (await email_index(connection))["next_key_id"]) is not None:
+        found = f"the e-mail index is on its way to the key {following}"
+        return Check(name="log", state="warning", found=found, remedy="go on with `muster keys rotate-email-index`")
+    return None
 
 
 async def _broker(settings: Settings) -> AsyncIterator[Check]:

@@ -8,6 +8,7 @@ from runtime.secret_values import SECRETS, secret_in
 
 # of the development stack
 ADMIN_EMAIL = "admin@example.com"
+KNOWN = {"KEKS_KNOWN_FILE": "keks-known", "EMAIL_INDEX_KEYS_KNOWN_FILE": "email-index-keys-known"}
 
 
 def process_environment(
@@ -24,6 +25,10 @@ def process_environment(
         "KEK_FILE": str(home.key_file("kek")),
         "EMAIL_INDEX_KEY_FILE": str(home.key_file("email-index-key")),
     }
+    for variable, name in KNOWN.items():
+        # there is one only while somebody tries how keys are rotated
+        if (file := home.folder / "secrets" / name).exists():
+            settings[variable] = str(file)
     if process == "command_api":
         settings |= {
             "FIRST_ADMIN_EMAIL": ADMIN_EMAIL,

@@ -40,7 +40,16 @@ class Home:
         return self.folder / "logs"
 
     def key_file(self, name: str) -> Path:
-        """Give the file of a key: 32 random bytes in base64, made upon first use."""
+        """Give the file of a key: 32 random bytes in base64, made upon first use.
+
+        Raises CannotRun when it is missing though there is data: another one would open nothing of that.
+        """
+        file = self.folder / "secrets" / name
+        if not file.exists() and (self.folder / "postgres").exists():
+            raise CannotRun(
+                f"{file} is missing, and the users in {self.folder} cannot be read without it: put it back, or delete"
+                " them with `muster reset`"
+            )
         return self._secret_file(name, lambda: base64.b64encode(secrets.token_bytes(32)).decode())
 
     def secret_file(self, name: str) -> Path:

@@ -43,6 +43,8 @@ COPY log.erasures (
 """
 COPY_CLAIMS: Final = "COPY log.email_claims (email_key, user_id) FROM STDIN"
 HEAD: Final = "SELECT position FROM log.head FOR UPDATE"
+# the claims are made here, with a key that the log may have had or not
+INDEXED: Final = "UPDATE log.email_index SET key_id = %s, next_key_id = NULL"
 ADVANCE: Final = "UPDATE log.head SET position = %s, recorded_at = %s"
 NEWEST: Final = f"""
 SELECT {COLUMNS} FROM log.user_keys u CROSS JOIN LATERAL (
@@ -137,6 +139,7 @@ async def _import(
         if last:
             await connection.execute(ADVANCE, (last["position"], last["recorded_at"]))
         claims = await _claim(connection, keyring, digester)
+        await connection.execute(INDEXED, (digester.id,))
         parameters = {"folder": str(folder), "events": manifest["events"]}
         await operations.record(connection, operator, OPERATION, parameters, "done")
     return Answer(

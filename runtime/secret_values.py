@@ -10,7 +10,14 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 # these may be told as NAME or as NAME_FILE, the path of a file that holds the value
-SECRETS = ("database_url", "kek", "email_index_key", "first_admin_password")
+SECRETS = (
+    "database_url",
+    "kek",
+    "keks_known",
+    "email_index_key",
+    "email_index_keys_known",
+    "first_admin_password",
+)
 
 PLACEHOLDERS = frozenset(
     {"admin", "changeit", "changeme", "default", "example", "muster", "password", "placeholder", "postgres"}

@@ -30,7 +30,13 @@ class Settings(BaseSettings):
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
 
     kek: SecretStr | None = Field(None, description="the key-encryption key: 32 bytes in base64")
+    keks_known: SecretStr | None = Field(
+        None, description="other KEKs, with commas or on lines of their own: keys that they wrapped are opened too"
+    )
     email_index_key: SecretStr | None = Field(None, description="the e-mail index key: 32 bytes in base64")
+    email_index_keys_known: SecretStr | None = Field(
+        None, description="other e-mail index keys, likewise: what was made with them counts too"
+    )
 
     first_admin_email: str | None = Field(None, description="an administrator to make when there is no user yet")
     first_admin_password: SecretStr | None = None

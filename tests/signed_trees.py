@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from psycopg.rows import dict_row
 
-from events.keyring import Kek
+from events.keks import Kek, Keks
 from events.proofs import storage
 from events.proofs.integrator import AFTER
 from events.proofs.leaves import hash_of
@@ -27,9 +27,9 @@ async def connected(settings: Settings) -> AsyncGenerator[Connection]:
 
 async def grow_and_sign(settings: Settings) -> Checkpoint:
     """Take all of the log into the tree, and sign it."""
-    kek = Kek(KEK)
+    keks = Keks(Kek(KEK))
     async with connected(settings) as connection:
-        await storage.begin_tree(connection, ORIGIN, SEED, kek)
+        await storage.begin_tree(connection, ORIGIN, SEED, keks)
         tree = await storage.tree_of(connection)
         assert tree is not None
         edge = await storage.edge_of(connection, tree.size)
@@ -37,6 +37,6 @@ async def grow_and_sign(settings: Settings) -> Checkpoint:
         tiles = edge.grow([hash_of(row) for row in rows])
         await storage.save_growth(connection, tree, tree.size, edge.frontier.size, tiles)
         checkpoint = Checkpoint(tree.origin, edge.frontier.size, edge.frontier.root())
-        signer = await storage.signer_of(connection, tree, kek)
+        signer = await storage.signer_of(connection, tree, keks)
         await storage.keep(connection, tree, checkpoint, sign(str(checkpoint), [signer]).decode())
         return checkpoint

@@ -41,7 +41,7 @@ INTEGRATING = Gauge("muster_integrator_leading", "1 while this process is the in
 HALTED = Gauge("muster_integrator_halted", "1 while the integrator waits for an operator")
 
 # pg_advisory_lock key: any number that nothing else in this database locks
-LEADERSHIP: Final = 7_203_314
+LEADERSHIP: Final = 7_203_316
 # events at once: hashing them takes some milliseconds, in which the process does nothing else
 BATCH: Final = 250
 # under a steady stream: after a rest the first event is signed at once

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from events.keyring import Kek
+from events.keks import Keks, KeyWrapper
 from events.proofs.merkle import HASH_BYTES, Frontier, ReadNode, Run, root_nodes
 from events.proofs.notes import Checkpoint, Signer, Verifier, open_note
 from events.proofs.tiles import HEIGHT, WIDTH, BadTile, ReadTile, Tile, read_nodes, tile_width, tiles_for
@@ -99,14 +99,14 @@ async def tree_of(connection: Connection) -> Tree | None:
     return Tree.of(row) if row is not None else None
 
 
-async def signer_of(connection: Connection, tree: Tree, kek: Kek) -> Signer:
+async def signer_of(connection: Connection, tree: Tree, keks: Keks) -> Signer:
     """Raises WrongKey."""
     row = await (await connection.execute(SECRET)).fetchone()
     assert row is not None  # noqa: S101 - the tree is there
-    return Signer(tree.origin, kek.unwrap(bytes(row["wrapped"])))
+    return Signer(tree.origin, keks.unwrap(bytes(row["wrapped"]), row["kek_id"]))
 
 
-async def begin_tree(connection: Connection, origin: str, seed: bytes, kek: Kek) -> None:
+async def begin_tree(connection: Connection, origin: str, seed: bytes, kek: KeyWrapper) -> None:
     """Begin a tree that has no leaf yet, unless there is one."""
     public = Signer(origin, seed).verifier.key
     await connection.execute(BEGIN, (origin, public, kek.wrap(seed), kek.id))

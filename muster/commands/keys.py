@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, assert_never
 import typer
 
 from muster.answers import Answer, answering
-from muster.failures import Refused
+from muster.failures import CannotRun, Refused
 from muster.operator import OperatorOption, operator_named
 from muster.target import on_database, target_settings
+from runtime import failpoints
 from runtime.database import Connection
+from runtime.settings import Settings
 
 if TYPE_CHECKING:
     from identity.signing_keys import KeyRecord
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 State = Literal["void", "published", "signs", "verifies"]
 
 app = typer.Typer(
-    help="The keys that sign access tokens: list, rotate, revoke.",
+    help="The keys that sign access tokens: list, rotate, revoke. The KEK and the e-mail index's key: rotate.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -63,11 +65,11 @@ def rotate(
     from muster.kek import check_kek  # noqa: PLC0415
 
     settings = target_settings()
-    kek = open_keyring(settings).kek
-    key = new_key(kek)
+    keks = open_keyring(settings).kek
+    key = new_key(keks)
 
     async def publish(connection: Connection) -> None:
-        await check_kek(connection, kek)
+        await check_kek(connection, keks)
         if not _living(await all_keys(connection)):
             raise Refused("there is no key to take over from: a running command API makes the first one", code="no_key")
         async with connection.transaction():
@@ -131,6 +133,69 @@ def revoke(
         signs_from = _time(others[0].signs_from)
         words.append(f"No key signs before {signs_from}: `muster keys rotate --after 1` makes one that does.")
     return Answer(result={"kid": kid, "another_signs": signing}, words=words)
+
+
+@app.command("rotate-kek")
+@answering
+def rotate_kek(
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say how many keys each KEK wraps; 1 when some are another's.")
+    ] = False,
+    operator: OperatorOption = None,
+) -> Answer:
+    """Wrap with the current KEK what others in KEKS_KNOWN wrapped: the users' data keys and the signing keys.
+
+    Everything runs on meanwhile. First every process is to know the new KEK (KEKS_KNOWN), then to have it as KEK with
+    the former one in KEKS_KNOWN; then say this, and take the former one away. A run that was killed is gone on with by
+    saying it again. DATABASE_URL is the command API's.
+
+    Exits with 0 when the current KEK wraps everything; 1 when it does not; 2 when a KEK that is in use is not known.
+    """
+    from muster.kek_rotation import rotate_kek  # noqa: PLC0415
+
+    settings = target_settings()
+    _arm_failpoints(settings)
+    return rotate_kek(settings, operator_named(operator), check=check)
+
+
+@app.command("rotate-email-index")
+@answering
+def rotate_email_index(
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Only say how many claims lack the next key.")] = False,
+    finish: Annotated[bool, typer.Option("--finish", help="Judge by the next key from now on.")] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="Stay with the key that is in use.")] = False,
+    operator: OperatorOption = None,
+) -> Answer:
+    """Give the index of e-mail addresses the key of EMAIL_INDEX_KEYS_KNOWN: every claim gets it beside the one in use.
+
+    Everything runs on meanwhile, and no two users can have one address at any moment. First every process is to know
+    both keys; then say this, and then --finish. A run that was killed is gone on with by saying it again. DATABASE_URL,
+    KEK and the e-mail index keys are the command API's; for --finish, DATABASE_URL is the owner's.
+
+    Exits with 0 when it is done; 1 when a claim lacks the next key; 2 when something it needs is missing.
+    """
+    from muster import email_index, email_index_swap  # noqa: PLC0415
+
+    if check + finish + abandon > 1:
+        raise CannotRun("--check, --finish and --abandon do not go together")
+    settings, name = target_settings(), operator_named(operator)
+    _arm_failpoints(settings)
+    if check:
+        return email_index.check_email_index(settings)
+    if finish:
+        return email_index_swap.finish_email_index(settings, name)
+    if abandon:
+        return email_index.abandon_email_index(settings, name)
+    return email_index.fill_email_index(settings, name)
+
+
+def _arm_failpoints(settings: Settings) -> None:
+    try:
+        failpoints.arm(settings.failpoints)
+    except ValueError as error:
+        raise CannotRun(str(error)) from None
 
 
 def _living(keys: "Sequence[KeyRecord]") -> "Sequence[KeyRecord]":

@@ -20,11 +20,11 @@ app = typer.Typer()
 @app.command(rich_help_panel=PANEL)
 def relay() -> None:
     """Publish the log to Kafka until SIGTERM, in a process of its own."""
-    from events.partitioning import check_partitions_setting  # noqa: PLC0415
+    from events.fitting import check_fitting  # noqa: PLC0415
     from events.relay import run_relay  # noqa: PLC0415
 
     settings = target_settings()
-    check_partitions_setting(settings)
+    check_fitting(settings)
     configure_logging("relay", settings.log_level)
     asyncio.run(run_relay(settings))
 

@@ -1,6 +1,5 @@
 """An event that cannot be applied is set aside with its user's later ones; everybody else's flow on."""
 
-import base64
 import signal
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,8 @@ from tests.command_line import Operate
 from tests.databases import PARTITIONS, MakeSettings
 from tests.plain_http import PLAIN
 from tests.processes import Process, StartProcess
+from tests.rotations import NEW, NEW_KEK, OLD, keks
+from tests.tokens import KEK
 from tests.topics import records_of
 from tests.waiting import eventually
 
@@ -269,24 +270,23 @@ def test_a_row_that_the_table_does_not_take_is_parked_and_applied_once_the_table
     assert row_of(owner, ada) == (3, "Taken")
 
 
-def test_a_projector_with_another_kek_stops_and_parks_nobody(
-    start_process: StartProcess, owner: Owner, operate: Operate
-) -> None:
-    command = start_process("command_api").wait_until_ready()
-    ada = create(command, "ada")
-    other = {"kek": base64.b64encode(bytes(range(100, 132))).decode(), "kek_file": None}
-    projector = start_process("projector", **other)
+def test_a_relay_that_does_not_know_a_new_kek_stops_and_parks_nobody(start_process: StartProcess, owner: Owner) -> None:
+    left_out = start_process("command_api").wait_until_ready()
+    command = start_process("command_api", relay=False, **keks(NEW_KEK, KEK)).wait_until_ready()
+    create(command, "ada")
+    halted = f"halted: this KEK is {OLD.id}, and there are keys that {NEW.id} wrapped"
 
     def readiness() -> str:
-        try:
-            return httpx.get(f"{projector.url}/readyz", verify=PLAIN, trust_env=False).text
-        except httpx.TransportError:
-            return ""
+        return httpx.get(f"{left_out.url}/readyz", verify=PLAIN, trust_env=False).text
 
-    eventually(lambda: "halted: a data key does not open under KEK" in readiness(), what="the projector halts")
-    assert (parked(owner), row_of(owner, ada)) == ([], None)
-    told = operate("parked", "list")
-    assert (told.status, told.stdout) == (0, "nothing is parked\n")
+    def published() -> bool:
+        return bool(owner.execute("SELECT 1 FROM log.publication WHERE position >= 1").fetchall())
+
+    eventually(lambda: halted in readiness(), what="the relay halts")
+    assert not published()
+    assert owner.execute("SELECT * FROM log.parked").fetchall() == []
+    start_process("command_api", **keks(KEK, NEW_KEK))
+    eventually(published, what="one that knows it goes on")
 
 
 def test_more_than_single_events_faults_explain_stops_the_projector(start_process: StartProcess, owner: Owner) -> None:

@@ -27,6 +27,7 @@ LOG = [
     "log.tiles",
     "log.checkpoints",
     "log.erasures",
+    "log.email_index",
 ]
 IDENTITY = [
     "identity.credentials",
@@ -65,6 +66,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         # what was signed is never changed
         "log.checkpoints": {"SELECT", "INSERT"},
         "log.erasures": {"SELECT", "INSERT"},
+        "log.email_index": {"SELECT"},
         "identity.credentials": ALL_BUT_TRUNCATE,
         "identity.sessions": ALL_BUT_TRUNCATE,
         "identity.guesses": ALL_BUT_TRUNCATE,
@@ -127,8 +129,13 @@ COLUMNS: dict[str, dict[str, set[str]]] = {
 }
 # where a role may write some columns and not the table
 WRITABLE_COLUMNS: dict[str, dict[str, set[str]]] = {
-    # when a key was destroyed is for the function to say that does it
-    "muster_command": {"UPDATE log.erasures": {"position", "deleted_at", "buried_at", "completed_at"}},
+    "muster_command": {
+        # when a key was destroyed is for the function to say that does it
+        "UPDATE log.erasures": {"position", "deleted_at", "buried_at", "completed_at"},
+        # keys are wrapped anew, and make no tombstone: for that erased_at is missing
+        "UPDATE log.user_keys": {"wrapped", "kek_id"},
+        "UPDATE log.email_index": {"key_id", "next_key_id"},
+    },
     "muster_query": {},
     # who retries what the relay has parked leaves it a note
     "muster_projector": {"UPDATE log.parked": {"retry"}},

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 from psycopg.rows import dict_row
 
-from events.keyring import Kek, Keyring
+from events.keks import Kek, Keks
+from events.keyring import Keyring
 from events.proofs import storage
 from events.proofs.integrator import Integrator
 from events.proofs.leaves import hash_of
@@ -213,7 +214,7 @@ def test_the_key_is_stored_wrapped(settings: Settings, history: History) -> None
             await storage.begin_tree(connection, "muster/test", b"s" * 32, Kek(KEK))
             tree = await storage.tree_of(connection)
             assert tree is not None
-            signer = await storage.signer_of(connection, tree, Kek(KEK))
+            signer = await storage.signer_of(connection, tree, Keks(Kek(KEK)))
             note = sign("muster/test\n", [signer])
             assert open_note(note, [tree.verifier]) == "muster/test\n"
 

@@ -10,6 +10,8 @@ from command_api.app import create_app
 from tests.apps import client_of
 from tests.calls import create
 from tests.databases import MakeSettings
+from tests.rotations import NEW_INDEX_KEY, index_keys
+from tests.tokens import EMAIL_INDEX_KEY
 
 Owner = psycopg.Connection[dict[str, Any]]
 ADA = "ada@example.com"
@@ -79,3 +81,20 @@ async def test_a_browser_keeps_its_device_as_a_cookie_that_a_logout_leaves(make_
         await guess_until_delayed(client)
         known = {**origin, "Cookie": f"{name}={value}"}
         assert (await client.post("/login?cookies=true", data=form, headers=known)).status_code == 200
+
+
+async def test_a_device_is_known_when_the_key_of_its_token_has_been_followed_by_another(
+    make_settings: MakeSettings,
+) -> None:
+    async with client_of(create_app(make_settings(**index_keys(EMAIL_INDEX_KEY)))) as client:
+        await create(client, ADA, password=PASSWORD)
+        device = (await log_in(client)).json()["device_token"]
+    switched = make_settings(guesses_per_account=TRIES, **index_keys(NEW_INDEX_KEY, EMAIL_INDEX_KEY))
+    async with client_of(create_app(switched)) as client:
+        await guess_until_delayed(client)
+        assert (await log_in(client)).status_code == 429
+        again = await log_in(client, device_token=device)
+        assert again.status_code == 200
+        # one of the current key: the former may go
+        assert again.json()["device_token"] != device
+        assert (await log_in(client, device_token=again.json()["device_token"])).status_code == 200

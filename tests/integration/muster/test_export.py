@@ -18,7 +18,8 @@ from migrations.apply import migrate
 from tests.databases import MakeSettings, as_role, database_named
 from tests.histories import History
 from tests.integration.muster.conftest import Muster, Told
-from tests.tokens import trust_the_tests
+from tests.rotations import NEW, NEW_KEK, keks, variables
+from tests.tokens import KEK, trust_the_tests
 
 Owner = psycopg.Connection[dict[str, Any]]
 LOG = "SELECT * FROM log.events ORDER BY position"
@@ -87,6 +88,7 @@ async def test_a_log_that_was_exported_is_restored_and_verifies(
         ("events-00001.jsonl", 65),
         ("keys.jsonl", 40),
         ("discarded.jsonl", 1),
+        ("erasures.jsonl", 0),
     ]
     written = b"".join(file.read_bytes() for file in folder.iterdir())
     assert b"example.com" not in written
@@ -199,3 +201,37 @@ async def test_only_the_owner_restores_and_only_with_the_right_key(
     assert (told.status, "set KEK or KEK_FILE" in told.stderr) == (2, True)
     with psycopg.connect(empty) as connection:
         assert connection.execute("SELECT position FROM log.head").fetchall() == [(0,)]
+
+
+async def test_an_export_from_before_a_rotation_is_restored_where_the_former_kek_is_only_known(
+    muster: Muster, peopled: History, projectors: dict[str, str], empty: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "export"
+    await muster("export", str(folder), **projectors)
+    rotated = variables(keks(NEW_KEK, KEK))
+    assert (await muster("import-log", str(folder), "--json", DATABASE_URL=empty, **rotated)).result["claims"] == 35
+    commands = as_role(empty, "muster_command")
+    told = (await muster("keys", "rotate-kek", "--json", DATABASE_URL=commands, **rotated)).result
+    assert told["users"] == 40
+    projector = {"DATABASE_URL": as_role(empty, "muster_projector"), **variables(keks(NEW_KEK))}
+    assert (await muster("rebuild", "users", "--workers", "1", **projector)).status == 0
+    assert (await muster("verify", "model", "--no-topics", "--json", **projector)).result["events"] == 65
+    # the log that it is of goes on under the former
+    assert len(wrappers(peopled.owner)) == 1
+
+
+async def test_an_export_from_after_a_rotation_needs_the_new_kek_alone(
+    muster: Muster, peopled: History, projectors: dict[str, str], empty: str, tmp_path: Path
+) -> None:
+    assert (await muster("keys", "rotate-kek", **variables(keks(NEW_KEK, KEK)))).status == 0
+    assert wrappers(peopled.owner) == {NEW.id}
+    folder = tmp_path / "export"
+    await muster("export", str(folder), **projectors)
+    former = await muster("import-log", str(folder), DATABASE_URL=empty)
+    assert (former.status, "KEKS_KNOWN" in former.stderr) == (2, True)
+    alone = variables(keks(NEW_KEK))
+    assert (await muster("import-log", str(folder), "--json", DATABASE_URL=empty, **alone)).result["claims"] == 35
+
+
+def wrappers(owner: Owner) -> set[str]:
+    return {row["kek_id"] for row in owner.execute("SELECT DISTINCT kek_id FROM log.user_keys").fetchall()}

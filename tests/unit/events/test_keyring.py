@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
+from events.keks import Keks
 from events.keyring import BadKey, Digester, Kek, Keyring, WrongKey, open_digester, open_keyring, read_key
 from runtime.settings import Settings
 
@@ -137,3 +138,76 @@ def test_and_taken_elsewhere(key: bytes, mode: str) -> None:
 def test_a_random_key_is_never_taken_for_a_placeholder() -> None:
     for _ in range(1000):
         read_key(in_base64(secrets.token_bytes(32)), variable="KEK", production=True)
+
+
+def test_the_current_kek_wraps_and_every_known_one_opens() -> None:
+    former, current = Kek(secrets.token_bytes(32)), Kek(secrets.token_bytes(32))
+    _, wrapped = Keyring(former).make(UUID(int=1))
+    keyring = Keyring(Keks(current, [former]))
+    made, wrapped_anew = keyring.make(UUID(int=2))
+    assert (keyring.kek_id, keyring.kek.ids) == (current.id, {current.id, former.id})
+    assert (keyring.knows(former.id), keyring.knows(KEK.id), keyring.knows(None)) == (True, False, False)
+    closed = made.encrypt(NONCE, b"secret", b"")
+    assert Keyring(current).open(UUID(int=2), wrapped_anew).decrypt(NONCE, closed, b"") == b"secret"
+    for kek_id in (former.id, None):
+        Keyring(keyring.kek).open(UUID(int=1), wrapped, kek_id)
+
+
+def test_a_key_is_opened_by_the_kek_that_its_row_names() -> None:
+    current, former = Counting(), Counting()
+    keks = Keks(current, [former])
+    wrapped = former.wrap(bytes(32))
+    assert keks.unwrap(wrapped, former.id) == bytes(32)
+    assert (current.asked, former.asked) == (0, 1)
+    # the row says another than did it: it was altered
+    with pytest.raises(WrongKey):
+        keks.unwrap(wrapped, current.id)
+    with pytest.raises(WrongKey, match=f"this KEK is {current.id}.*that {KEK.id} wrapped.*KEKS_KNOWN"):
+        keks.unwrap(KEK.wrap(bytes(32)), KEK.id)
+
+
+class Counting:
+    """A key that is somewhere else: what a key management service's would be."""
+
+    def __init__(self) -> None:
+        self._kek = Kek(secrets.token_bytes(32))
+        self.asked = 0
+
+    @property
+    def id(self) -> str:
+        return self._kek.id
+
+    def wrap(self, data_key: bytes) -> bytes:
+        return self._kek.wrap(data_key)
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        self.asked += 1
+        return self._kek.unwrap(wrapped)
+
+
+@pytest.mark.parametrize("between", ["\n", ",", " , ", "\r\n"])
+def test_several_keys_are_known_with_commas_or_a_line_each(between: str) -> None:
+    current, *others = (secrets.token_bytes(32) for _ in range(3))
+    known = SecretStr(between.join(in_base64(key).get_secret_value() for key in others))
+    found = settings(
+        kek=in_base64(current), keks_known=known, email_index_key=in_base64(current), email_index_keys_known=known
+    )
+    assert open_keyring(found).kek.ids == {Kek(key).id for key in (current, *others)}
+    assert open_digester(found).ids == {Digester(key).id for key in (current, *others)}
+    assert open_digester(found).id == Digester(current).id
+
+
+def test_a_known_key_that_is_none_is_refused() -> None:
+    with pytest.raises(BadKey, match="KEKS_KNOWN holds 5 bytes"):
+        open_keyring(settings(kek=in_base64(secrets.token_bytes(32)), keks_known=SecretStr("c2hvcnQ=")))
+
+
+def test_digests_with_other_keys_are_told_by_the_keys_ids() -> None:
+    key, other = secrets.token_bytes(32), secrets.token_bytes(32)
+    digester = Digester(key, [other, key])
+    assert digester.email_keys("ada@example.com") == {
+        Digester(one).id: Digester(one).email_key("ada@example.com") for one in (key, other)
+    }
+    assert next(iter(digester.email_keys("ada@example.com"))) == digester.id
+    assert digester.former_requests(b"body") == (Digester(other).request(b"body"),)
+    assert Digester(key).id != Kek(key).id

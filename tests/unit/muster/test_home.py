@@ -70,3 +70,17 @@ def test_the_home_is_in_the_repository_unless_it_is_named(tmp_path: Path) -> Non
     assert home_at(str(tmp_path / "mine")).folder == tmp_path / "mine"
     assert home_at(None).folder == Path(__file__).parents[3] / ".muster"
     assert home_at("").folder == home_at(None).folder
+
+
+def test_a_key_that_data_depends_on_is_not_made_anew(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with home.held():
+        key = home.key_file("kek")
+        (home.folder / "postgres").mkdir()
+        assert home.key_file("kek") == key
+        key.unlink()
+        with pytest.raises(CannotRun, match=r"secrets/kek is missing.*put it back, or delete them with `muster reset`"):
+            home.key_file("kek")
+        assert not key.exists()
+        # a password can be another at each start
+        home.secret("muster_owner")

@@ -22,6 +22,8 @@ SECRET_VALUES = {
     "database_url": DATABASE["database_url"],
     "kek": base64.b64encode(secrets.token_bytes(32)).decode(),
     "email_index_key": base64.b64encode(secrets.token_bytes(32)).decode(),
+    "keks_known": base64.b64encode(secrets.token_bytes(32)).decode(),
+    "email_index_keys_known": base64.b64encode(secrets.token_bytes(32)).decode(),
     "first_admin_password": PASSWORD,
 }
 ADMIN: dict[str, Any] = {"first_admin_email": "ada@example.com", "first_admin_password": PASSWORD}
