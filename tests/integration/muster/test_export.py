@@ -85,6 +85,7 @@ async def test_a_log_that_was_exported_is_restored_and_verifies(
         ("events-00001.jsonl", 65),
         ("keys.jsonl", 40),
         ("discarded.jsonl", 1),
+        ("erasures.jsonl", 0),
     ]
     written = b"".join(file.read_bytes() for file in folder.iterdir())
     assert b"example.com" not in written
