@@ -9,12 +9,12 @@ from events.erasures import Erasure
 from events.receipts import ReceiptBody, receipt_of
 from events.recording import Position
 from runtime.fleeting import FORGOTTEN_WITHIN
-from runtime.settings import Settings
+from runtime.settings import settings_from_environment
 from tests.people import ADA_ID, METADATA, NOON
 
-SETTINGS = Settings(
+SETTINGS = settings_from_environment(
     muster_mode="test",
-    database_url="postgresql://127.0.0.1:1/nowhere",  # pyright: ignore[reportArgumentType]
+    database_url="postgresql://127.0.0.1:1/nowhere",
     topic_retention_hours=48,
     snapshot_compaction_hours=12,
     backup_retention_days=7,
