@@ -342,7 +342,7 @@ async def test_more_trouble_than_single_events_have_stops_it(muster: Muster, peo
 async def test_another_key_fails_it_with_one_line(muster: Muster, owner: Owner) -> None:
     told = await rebuild(muster, KEK=base64.b64encode(os.urandom(32)).decode())
     assert told.status == 2
-    assert error(told).startswith("a data key does not open under KEK ")
+    assert error(told).startswith("this KEK is ")
     assert parked(owner) == []
 
 
