@@ -37,7 +37,19 @@ SERVER: Final = """
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int / 10000 AS major,
     current_user AS login, current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS commits,
     to_regclass('log.events') IS NOT NULL AS begun,
-    to_regprocedure('log.keks_in_use()') IS NOT NULL AS migrated
+    to_regclass('log.checkpoints') IS NOT NULL AS migrated
+"""
+# late: an event waits for its checkpoint longer than any does while the integrator and the broker are well
+SIGNED: Final = """
+SELECT t.origin, h.position, coalesce(c.size, 0) AS signed,
+    coalesce(c.size, 0) < h.position AND EXISTS (
+        SELECT 1 FROM log.events e
+        WHERE e.position = coalesce(c.size, 0) + 1 AND e.recorded_at < now() - interval '1 minute'
+    ) AS late
+FROM log.head h LEFT JOIN log.tree t ON true
+LEFT JOIN LATERAL (
+    SELECT k.size FROM log.checkpoints k WHERE k.generation = t.generation ORDER BY k.size DESC LIMIT 1
+) c ON true
 """
 CLOCK: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision AS now"
 LOG: Final = """
@@ -124,6 +136,7 @@ async def _database(settings: Settings) -> AsyncIterator[Check]:
         yield Check(name="durability", state="ok", found="what is acknowledged is on disk")
     try:
         yield await on_database(settings, lambda connection: _log(connection, settings))
+        yield await on_database(settings, _proofs)
     except psycopg.errors.InsufficientPrivilege:
         found = f"{server['login']} may not read it"
         yield Check(name="log", state="failed", found=found, remedy="set DATABASE_URL to the command API's login")
@@ -174,6 +187,20 @@ async def _log(connection: Connection, settings: Settings) -> Check:
         found = f"position {row['position']}; the relay holds back {row['parked']} users"
         return Check(name="log", state="warning", found=found, remedy="see `muster parked list`")
     return Check(name="log", state="ok", found=f"position {row['position']}")
+
+
+async def _proofs(connection: Connection) -> Check:
+    row = (await (await connection.execute(SIGNED)).fetchall())[0]
+    if row["origin"] is None:
+        if row["late"]:
+            remedy = "start a command API: its integrator begins the tree"
+            return Check(name="proofs", state="warning", found="no event is in a tree yet", remedy=remedy)
+        return Check(name="proofs", state="ok", found="there is nothing to sign yet")
+    found = f"{row['origin']}: {row['signed']} of {row['position']} events are in a signed checkpoint"
+    if row["late"]:
+        remedy = "see `integrator` at /readyz of the command APIs, and docs/operate.md (The integrator)"
+        return Check(name="proofs", state="warning", found=found, remedy=remedy)
+    return Check(name="proofs", state="ok", found=found)
 
 
 async def _unfit(connection: Connection, settings: Settings) -> str | None:
