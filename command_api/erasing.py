@@ -137,7 +137,9 @@ class Eraser:
         await self._delete(user_id, erasure.metadata)
         failpoint("erasure.deleted")
         known = await self._session.use(lambda connection: self._known(connection, user_id))
-        accounts = account_keys(self._digester, user_id, [known["email"]] if known else [])
+        emails = [known["email"]] if known else []
+        # while its key is changed, some are still counted by the former one
+        accounts = [key for digester in self._digester.all for key in account_keys(digester, user_id, emails)]
         done = await self._session.use(lambda c: erasures.erase(c, user_id, accounts=accounts, known=known))
         failpoint("erasure.erased")
         if done:

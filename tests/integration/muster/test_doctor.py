@@ -29,7 +29,8 @@ async def test_a_deployment_in_order_is_0(muster: Muster, servers: str) -> None:
     assert told.status == 0, told.stdout + told.stderr
     found = checks(told)
     assert {name for name, check in found.items() if check["state"] == "failed"} == set()
-    for name in ("settings", "EMAIL_INDEX_KEY", "database", "clocks", "schema", "durability", "log", "proofs", "broker"):
+    parts = ("settings", "EMAIL_INDEX_KEY", "database", "clocks", "schema", "durability", "log", "proofs", "broker")
+    for name in parts:
         assert found[name]["state"] == "ok", found[name]
     # no relay has made them yet
     topics = [check for name, check in found.items() if name.startswith("users.")]
