@@ -14,7 +14,7 @@ def request(token: str) -> Request:
     return Request({"type": "http", "headers": [(b"x-csrf-token", token.encode())]})
 
 
-@pytest.mark.parametrize("key", [FORMER, CURRENT])
+@pytest.mark.parametrize("key", [FORMER, CURRENT], ids=["former", "current"])
 def test_a_pages_token_is_good_with_each_key_that_is_known(key: bytes) -> None:
     token = csrf_token(Digester(key), "session")
     check_csrf(request(token), Digester(CURRENT, [FORMER]), "session")
