@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from events.closed_connections import tell_closed_connections
 from events.partitioning import WrongPartitions
 from runtime.settings import Settings
 
@@ -21,6 +22,9 @@ READ_AT_ONCE: Final = 500
 LONGEST_SILENCE: Final = 40
 
 Record = ConsumerRecord[bytes, bytes]
+
+# whoever uses a topic comes by here
+tell_closed_connections()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from projector.vitals import Movement, Signs
 from runtime.failpoints import linger
 from runtime.failures import OutcomeUnknown, Unavailable
 from runtime.logs import logger
-from runtime.pacing import LONGEST, Backoff, end_within, wait_at_most
+from runtime.pacing import LONGEST, Backoff, wait_at_most
 from runtime.settings import Settings
 
 RESTARTS = Counter("muster_projector_restarts_total", "Times a consumer that did not move was made anew")
@@ -37,6 +37,8 @@ SKIPPED = Counter("muster_projector_skipped_total", "Records that were applied b
 
 NO_PARTITIONS: Final = frozenset[int]()
 STOP_WITHIN: Final = 6.0
+# longer than STOP_WITHIN
+GIVEN_UP_AFTER: Final = 8.0
 
 State = Literal["starting", "live", "catching-up", "halted", "retrying", "stopped"]
 
@@ -144,7 +146,12 @@ class Projector(ConsumerRebalanceListener):
         finally:
             watching.cancel()
             if not consuming.done():
-                await end_within(consuming, 0)
+                consuming.cancel()
+                await asyncio.wait({consuming}, timeout=GIVEN_UP_AFTER)
+        if not consuming.done():
+            # a client that waits for ever for a broker does not end either: it is left behind, and applies nothing more
+            consuming.add_done_callback(_forget)
+            raise Stuck(f"nothing moved for {self._settings.stuck_after:g} s, and the consumer does not end")
         if consuming.cancelled():
             raise Stuck(f"nothing moved for {self._settings.stuck_after:g} s")
         consuming.result()
@@ -281,6 +288,11 @@ class Projector(ConsumerRebalanceListener):
 
     def _set(self, state: State, problem: str | None = None) -> None:
         self.state, self.problem = state, problem
+
+
+def _forget(consuming: "asyncio.Task[None]") -> None:
+    if not consuming.cancelled() and (error := consuming.exception()) is not None:
+        log.warning("a consumer that was left behind has ended", reason=f"{type(error).__name__}: {error}")
 
 
 def _now() -> float:
