@@ -108,8 +108,8 @@ def test_an_indexed_column_comes_without_an_outage(
     environment = environment_of(make_settings("muster_projector", broker=True))
     commands = re.findall(r"^    (muster .*)$", PAGE, flags=re.MULTILINE)
     assert commands == ["muster rebuild users --dry-run", "muster rebuild users"]
-    for told in [run(changed, one, environment) for one in commands]:
-        assert json.loads(told.splitlines()[-1])["differences"] == 0
+    for told in [run(changed, f"{one} --json", environment) for one in commands]:
+        assert json.loads(told)["result"]["differences"] == 0
     assert query.ready()
     with query.client() as client:
         assert len(client.get("/users").json()["users"]) == 20

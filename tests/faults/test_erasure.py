@@ -1,7 +1,6 @@
 """Erasures through kill -9, a broker that is away, lost topics and rebuilds: the person ends erased everywhere."""
 
 import contextlib
-import json
 import signal
 import threading
 from pathlib import Path
@@ -294,8 +293,8 @@ def test_after_a_restore_the_erased_stay_erased_and_all_goes_on(
             for name, role in ROLES.items()
         }
         eventually(lambda: erasure(restored)["completed_at"], what="the erasure is complete again")
-        told = operate("erase", "--again", str(receipts), "--wait", "0", **as_command)
-        assert (told.status, json.loads(told.stdout)["already"]) == (0, 1)
+        told = operate("erase", "--again", str(receipts), "--wait", "0", "--json", **as_command)
+        assert (told.status, told.result["already"]) == (0, 1)
         with processes["command_api"].client() as client:
             written = client.patch(f"/users/{stays}", json={"display_name": "Grace"})
         assert written.headers["event-position"] == "4"

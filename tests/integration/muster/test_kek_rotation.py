@@ -61,7 +61,7 @@ async def test_every_key_is_wrapped_anew_and_the_former_kek_is_needed_no_more(
     assert (await muster("keys", "rotate-kek", "--json", **alone)).result["users"] == 0
     async with client_of(create_app(make_settings(**keks(NEW_KEK)))) as commands:
         assert await rename(commands, {"id": UUID(int=7)}, "Renamed") == 200
-    done = (await muster("operations", "--operation", "keys", "--json")).result["operations"][0]
+    done = (await muster("operations", "--operation", "keys", "--json")).result["operations"][-1]
     assert (done["operator"], done["operation"], done["outcome"]) == ("grace", "keys.rotate-kek", "done")
     assert done["parameters"] == {"from": [OLD.id], "to": NEW.id}
 

@@ -340,7 +340,7 @@ def test_the_example_holds_the_defaults_and_runs_in_development(monkeypatch: pyt
     settings = settings_from_environment(muster_mode="development")
     open_keyring(settings)
     open_digester(settings)
-    told_here = {"muster_mode", "first_admin_email", "login_url", *SECRETS}
+    told_here = {"muster_mode", "first_admin_email", "login_url", "log_origin", *SECRETS}
     assert settings.model_dump(exclude=told_here) == defaults.model_dump(exclude=told_here)
 
 
