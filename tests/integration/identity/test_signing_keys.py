@@ -254,7 +254,11 @@ async def test_a_rotation_is_no_outage(apis: Apis, connection: Connection, owner
     async def published() -> bool:
         return all([{kid(old), new.kid} == set(await jwks(api)) for api in apis])
 
+    async def somebody_logged_in() -> bool:
+        return len(made) > 0
+
     await aeventually(published, what="both keys are published by all", timeout=5)
+    await aeventually(somebody_logged_in, what="a login meanwhile")
     # published, and not used yet
     assert {kid(login) for login in made} == {kid(old)}
     first_new = len(made)

@@ -128,6 +128,8 @@ async def test_no_mix_of_processes_gives_one_address_to_two_users(
     settings = [make_settings(**keys) for keys in (AWARE, SWITCHED, AWARE, BEFORE)]
     async with AsyncExitStack() as stack:
         *aware, forgotten = [await stack.enter_async_context(client_of(create_app(one))) for one in settings]
+        # the index is made with the key of whoever writes the first claim: the former one
+        await create(forgotten, "first@example.com")
         outcomes, refused = Counter[int](), Counter[int]()
         resting = asyncio.Event()
 
