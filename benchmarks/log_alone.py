@@ -7,7 +7,6 @@ writer, as it does in the command API.
 import asyncio
 import gc
 import json
-import secrets
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -70,7 +69,7 @@ class Logged:
 class _Callers:
     def __init__(self, writer: Writer, *, first: int) -> None:
         self._writer = writer
-        self._digester = Digester(secrets.token_bytes(32))
+        self._digester = Digester(KEY)
         self._metadata = Metadata(
             actor=Actor(subject=CALLER, kind="service"),
             request_id=str(new_id()),
