@@ -13,6 +13,7 @@ from command_api.purging import purge_expired
 from command_api.refusals import answer_refusals
 from command_api.routes import router
 from events.keyring import open_digester, open_keyring
+from events.leadership import Leader
 from events.proofs.integrator import Integrator
 from events.relay import Relay
 from identity import key_routes, login_routes, session_routes
@@ -115,12 +116,12 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 @asynccontextmanager
-async def _running(follower: Relay | Integrator, *, wanted: bool) -> AsyncGenerator[None]:
-    running = asyncio.create_task(follower.run()) if wanted else None
+async def _running(leader: Leader, *, wanted: bool) -> AsyncGenerator[None]:
+    running = asyncio.create_task(leader.run()) if wanted else None
     try:
         yield
     finally:
-        follower.stop()
+        leader.stop()
         if running is not None:
             await end_within(running, STOP_WITHIN)
 

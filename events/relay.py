@@ -4,28 +4,26 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
-import psycopg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
-from psycopg.rows import dict_row
 
 from events.envelope import Envelope, NotOurEvent, history_envelope, snapshot_envelope
 from events.erasures import note_burial, to_bury
 from events.histories import entries_at
 from events.keyring import Keyring, WrongKey, open_keyring
+from events.leadership import Leader, Office
 from events.parked import ParkedUsers, TooManyParked, stretch_before
 from events.partitioning import check_partitions, fix_partitions, partition_of
 from events.publication import Channel, TopicAhead, read_back, save
 from events.reader import events_after, events_of
 from events.recording import Position, RecordedEvent
 from events.topics import WrongPartitions, ensure_topics, spans, topic_reader
-from runtime.database import Connection, Row
+from runtime.database import Connection
 from runtime.failpoints import failpoint
 from runtime.logs import logger
-from runtime.pacing import LONGEST, Backoff, wait_at_most
+from runtime.pacing import wait_at_most
 from runtime.settings import Settings
 
 PUBLISHED = Counter("muster_relay_published_total", "Records acknowledged by the broker", ["topic"])
@@ -43,19 +41,7 @@ CHECK_TOPICS_EVERY: Final = 5.0
 LOOK_FOR_TASKS_EVERY: Final = 0.5
 BURIED_AT_ONCE: Final = 100
 
-SESSION: Final = (
-    "SET jit = off",
-    "SET statement_timeout = '20s'",
-    # losing the newest rows of log.publication costs a longer read-back, nothing else
-    "SET synchronous_commit = off",
-    # a leader whose machine vanished must not hold the lock for the hours that a server waits by default
-    "SET tcp_keepalives_idle = 5",
-    "SET tcp_keepalives_interval = 2",
-    "SET tcp_keepalives_count = 3",
-)
-
 Encode = Callable[[RecordedEvent, str], Envelope]
-State = Literal["starting", "standby", "leading", "halted", "retrying", "stopped"]
 
 log = logger(__name__)
 
@@ -64,77 +50,26 @@ class TopicChanged(Exception):
     """A partition is not as this relay left it: its state must be read again before anything is sent."""
 
 
-class Relay:
+class Relay(Leader):
     """Publishes every event of the log to the history and the snapshot topic.
 
     Per user, records are in the order of versions. A crash at any point misses nothing; nothing that the topic holds
     already is sent again, since each start reads the partitions' last records back. Runs until `stop`.
     """
 
+    office = Office(
+        name="relay",
+        lock=LEADERSHIP,
+        grave=(TopicAhead, WrongPartitions, WrongKey, TooManyParked),
+        passing=(TopicChanged, NotOurEvent),
+        leading=LEADING,
+        halted=HALTED,
+    )
+
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._keyring = keyring
-        self._wake = asyncio.Event()
-        self._stopping = asyncio.Event()
         self.parked = ParkedUsers(limit=settings.parked_limit)
-        self.state: State = "starting"
-        self.problem: str | None = None
-
-    def wake(self) -> None:
-        """Tell the relay that this process has just committed an event."""
-        self._wake.set()
-
-    def stop(self) -> None:
-        """Ask the relay to finish its batch, give up leadership and return."""
-        self._stopping.set()
-        self._wake.set()
-
-    async def run(self) -> None:
-        backoff = Backoff()
-        while not self._stopping.is_set():
-            backoff.attempt()
-            try:
-                await self._stand_for_election()
-                continue
-            except (TopicAhead, WrongPartitions, WrongKey, TooManyParked) as error:
-                # no machine may settle these: say it, keep looking whether an operator has
-                self._set("halted", str(error))
-                log.error("relay halted", reason=str(error))
-            except (TopicChanged, KafkaError, NotOurEvent, psycopg.Error, OSError, TimeoutError) as error:
-                # the log tells the rest: an address or a name is nothing for whoever asks about readiness
-                self._set("retrying", type(error).__name__)
-                log.warning("relay interrupted", reason=f"{type(error).__name__}: {error}")
-            except Exception as error:  # a fault of this code: nothing is passed over, it is tried again, and seen
-                self._set("retrying", type(error).__name__)
-                log.exception("relay failed")
-            finally:
-                LEADING.set(0)
-            await wait_at_most(self._stopping, LONGEST if self.state == "halted" else backoff.pause())
-        self._set("stopped")
-
-    async def _stand_for_election(self) -> None:
-        """Lead once the lock is ours. The session that holds the lock also reads the log: losing it ends both."""
-        connection = await psycopg.AsyncConnection[Row].connect(
-            self._settings.database_url.get_secret_value(),
-            autocommit=True,
-            row_factory=dict_row,
-            connect_timeout=5,
-            application_name="muster relay",
-            keepalives_idle=5,
-            keepalives_interval=2,
-            keepalives_count=2,
-        )
-        async with connection:
-            for setting in SESSION:
-                await connection.execute(setting)
-            while not self._stopping.is_set():
-                cursor = await connection.execute("SELECT pg_try_advisory_lock(%s) AS won", (LEADERSHIP,))
-                row = await cursor.fetchone()
-                if row is not None and row["won"]:
-                    await self._lead(connection)
-                    return
-                self._set("standby")
-                await wait_at_most(self._stopping, 0.25)
 
     async def _lead(self, connection: Connection) -> None:
         await check_partitions(connection, self._settings.topic_partitions)
@@ -154,9 +89,7 @@ class Relay:
             channels = await read_back(connection, reader, self._partitions)
             # only its view of offsets is needed from here on: assigned, it would go on fetching
             reader.unsubscribe()
-            LEADING.set(1)
-            self._set("leading")
-            log.info("relay leads", position=min(channel.complete for channel in channels.values()))
+            self._leads(position=min(channel.complete for channel in channels.values()))
             await self._publish(connection, producer, reader, channels)
         finally:
             # a broker that is away must not keep the leadership from another process
@@ -351,10 +284,6 @@ class Relay:
                     f"{partition.topic}-{partition.partition} ends at offset {span.end},"
                     f" not at {channels[partition].next_offset}"
                 )
-
-    def _set(self, state: State, problem: str | None = None) -> None:
-        self.state, self.problem = state, problem
-        HALTED.set(state == "halted")
 
 
 def _append(batch: Any, envelope: Envelope) -> bool:  # noqa: ANN401 - as above

@@ -3,16 +3,14 @@
 import asyncio
 import secrets
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import orjson
-import psycopg
-from aiokafka.errors import KafkaError
 from prometheus_client import Counter, Gauge
-from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
 from events.keyring import Keyring, WrongKey
+from events.leadership import Leader, Office
 from events.proofs import storage
 from events.proofs.checkpoint_topic import CheckpointTopic, checkpoint_topic
 from events.proofs.leaves import hash_of
@@ -28,10 +26,9 @@ from events.proofs.notes import BadCheckpoint, BadNote, Checkpoint, Signer, sign
 from events.proofs.storage import Edge, Tree, TreeMoved
 from events.proofs.tiles import BadTile
 from events.reader import head_position
-from runtime.database import Connection, Row
+from runtime.database import Connection
 from runtime.failpoints import failpoint
-from runtime.logs import logger
-from runtime.pacing import LONGEST, Backoff, wait_at_most
+from runtime.pacing import wait_at_most
 from runtime.settings import Settings
 
 SIZE = Gauge("muster_tree_size", "Events up to this position are in the tree")
@@ -51,97 +48,38 @@ SIGN_AT_LEAST_EVERY: Final = 1.0
 SHORTEST_POLL, LONGEST_POLL = 0.01, 0.1
 SEED_BYTES: Final = 32
 
-SESSION: Final = (
-    "SET jit = off",
-    "SET statement_timeout = '20s'",
-    # what a crash takes away of the tree is made again from the log
-    "SET synchronous_commit = off",
-)
 AFTER: Final = """
 SELECT position, recorded_at, user_id, version, type, schema, event_id, data, sealed, metadata
 FROM log.events WHERE position > %s ORDER BY position LIMIT %s
 """
-
-State = Literal["starting", "standby", "leading", "halted", "retrying", "stopped"]
-
-log = logger(__name__)
 
 
 class HistoryChanged(Exception):
     """What the log holds is not what was signed: nothing is signed until an operator has settled it."""
 
 
-class Integrator:
+class Integrator(Leader):
     """Grows the tree by what the log has, and signs a checkpoint after each growth, or five times a second.
 
     A checkpoint is signed only after it was shown to add to the one before, and is known outside the database before it
     is shown to anyone: so none contradicts another, whatever was restored meanwhile. Runs until `stop`.
     """
 
+    office = Office(
+        name="integrator",
+        lock=LEADERSHIP,
+        grave=(HistoryChanged, BadTile, WrongKey),
+        passing=(TreeMoved,),
+        leading=INTEGRATING,
+        halted=HALTED,
+    )
+
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._kek = keyring.kek
-        self._wake = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self.state: State = "starting"
-        self.problem: str | None = None
-
-    def wake(self) -> None:
-        """Tell the integrator that this process has just committed an event."""
-        self._wake.set()
-
-    def stop(self) -> None:
-        """Ask the integrator to finish what it is at, give up the lead and return."""
-        self._stopping.set()
-        self._wake.set()
-
-    async def run(self) -> None:
-        backoff = Backoff()
-        while not self._stopping.is_set():
-            backoff.attempt()
-            try:
-                await self._stand_for_election()
-                continue
-            except (HistoryChanged, BadTile, WrongKey) as error:
-                # no machine may settle these: say it, keep looking whether an operator has
-                self._set("halted", str(error))
-                log.error("integrator halted", reason=str(error))
-            except (TreeMoved, KafkaError, psycopg.Error, OSError, TimeoutError) as error:
-                self._set("retrying", type(error).__name__)
-                log.warning("integrator interrupted", reason=f"{type(error).__name__}: {error}")
-            except Exception as error:  # a fault of this code: nothing is passed over, it is tried again, and seen
-                self._set("retrying", type(error).__name__)
-                log.exception("integrator failed")
-            finally:
-                INTEGRATING.set(0)
-            await wait_at_most(self._stopping, LONGEST if self.state == "halted" else backoff.pause())
-        self._set("stopped")
-
-    async def _stand_for_election(self) -> None:
-        connection = await psycopg.AsyncConnection[Row].connect(
-            self._settings.database_url.get_secret_value(),
-            autocommit=True,
-            row_factory=dict_row,
-            connect_timeout=5,
-            application_name="muster integrator",
-            keepalives_idle=5,
-            keepalives_interval=2,
-            keepalives_count=2,
-        )
-        async with connection:
-            set_json_loads(orjson.loads, connection)
-            for setting in SESSION:
-                await connection.execute(setting)
-            while not self._stopping.is_set():
-                cursor = await connection.execute("SELECT pg_try_advisory_lock(%s) AS won", (LEADERSHIP,))
-                row = await cursor.fetchone()
-                if row is not None and row["won"]:
-                    await self._lead(connection)
-                    return
-                self._set("standby")
-                await wait_at_most(self._stopping, 0.25)
 
     async def _lead(self, connection: Connection) -> None:
+        set_json_loads(orjson.loads, connection)
         tree = await storage.tree_of(connection)
         if tree is None:
             origin = self._settings.log_origin or f"muster/{secrets.token_hex(8)}"
@@ -152,9 +90,7 @@ class Integrator:
         async with checkpoint_topic(self._settings) as topic:
             growing = _Growing(connection, tree, signer, topic, await storage.edge_of(connection, tree.size))
             await growing.take_up()
-            INTEGRATING.set(1)
-            self._set("leading")
-            log.info("integrator leads", size=growing.size, signed=growing.signed.size if growing.signed else 0)
+            self._leads(size=growing.size, signed=growing.signed.size if growing.signed else 0)
             await self._follow(growing)
 
     async def _follow(self, growing: "_Growing") -> None:
@@ -173,10 +109,6 @@ class Integrator:
             else:
                 await wait_at_most(self._wake, min(poll, due) if growing.unsigned else poll)
                 poll = min(poll * 2, LONGEST_POLL)
-
-    def _set(self, state: State, problem: str | None = None) -> None:
-        self.state, self.problem = state, problem
-        HALTED.set(state == "halted")
 
 
 class _Growing:
