@@ -1,7 +1,6 @@
 """An export checked against what was signed of the log, with no database and no key-encryption key."""
 
 import base64
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,44 +13,41 @@ from events.proofs.log_check import Checked
 from events.proofs.merkle import HASH_BYTES, Frontier
 from events.proofs.notes import BadCheckpoint, BadNote, Checkpoint, Verifier
 from muster.export_tree import HASHES
-from muster.exporting import FORMAT, MANIFEST
 from muster.failures import CannotRun
+from muster.manifest import NoExport, is_as_told, manifest_of
 from muster.witnessing import opened
 
 HASHES_AT_ONCE: Final = 8192
 
 
+def manifest_to_check(folder: Path) -> dict[str, Any]:
+    """Raises CannotRun for what is no export of events as they are stored."""
+    try:
+        manifest = manifest_of(folder)
+    except NoExport as error:
+        raise CannotRun(str(error)) from None
+    if not manifest["events"]:
+        raise CannotRun("the export has no events")
+    return manifest
+
+
 def check_export(
-    folder: Path, *, key: Verifier, checkpoint: Checkpoint | None, advanced: Callable[[int], None] = lambda _: None
+    folder: Path,
+    manifest: Mapping[str, Any],
+    *,
+    key: Verifier,
+    checkpoint: Checkpoint | None,
+    advanced: Callable[[int], None] = lambda _: None,
 ) -> Checked:
     """What was compared, and what is wrong first. Without a `checkpoint` the export's own is taken, if `key` signed it.
 
-    Raises CannotRun for what is no export of events as they are stored.
+    Raises CannotRun when there is none at all.
     """
-    manifest = manifest_of(folder)
-    if not manifest["events"]:
-        raise CannotRun("the export has no events")
     checked = Checked()
     with ExitStack() as stack:
         first = int(manifest["first"])
         checked.wrong = _check(stack, folder, manifest, first, key, checkpoint, checked, advanced)
     return checked
-
-
-def manifest_of(folder: Path) -> dict[str, Any]:
-    """Raises CannotRun."""
-    try:
-        manifest: object = orjson.loads((folder / MANIFEST).read_bytes())
-    except OSError as error:
-        raise CannotRun(f"{folder / MANIFEST}: {error.strerror}: without it an export is not whole") from None
-    except orjson.JSONDecodeError:
-        raise CannotRun(f"{folder / MANIFEST} is not JSON") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:  # pyright: ignore[reportUnknownMemberType]
-        raise CannotRun(f"{folder / MANIFEST} is none of the format {FORMAT!r}")
-    found = cast("dict[str, Any]", manifest)
-    if found.get("contents") != "log":
-        raise CannotRun("what was opened proves nothing: export with --format jsonl, without --opened")
-    return found
 
 
 def _check(
@@ -173,10 +169,9 @@ def _check_files(folder: Path, manifest: Mapping[str, Any], last: int) -> Wrong 
         return Wrong(position=last, what=f"the manifest says that the export ends at {manifest['last']}")
     for file in manifest["files"]:
         try:
-            with (folder / file["name"]).open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            as_told = is_as_told(folder, file)
         except OSError as error:
             return Wrong(position=file["first"] or 1, what=f"{file['name']}: {error.strerror}")
-        if digest != file["sha256"]:
+        if not as_told:
             return Wrong(position=file["first"] or 1, what=f"{file['name']} is not what the manifest says")
     return None

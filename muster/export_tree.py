@@ -12,9 +12,6 @@ from runtime.database import Connection
 
 HASHES: Final = "hashes.bin"
 
-TILES: Final = """
-SELECT index, hashes FROM log.tiles WHERE level = 0 AND index BETWEEN %s AND %s ORDER BY index
-"""
 CHECKPOINT: Final = """
 SELECT note FROM log.checkpoints WHERE generation = %s AND size <= %s ORDER BY size DESC LIMIT 1
 """
@@ -35,7 +32,7 @@ async def write_tree(
     hashes = 0
     with (folder / HASHES).open("wb") as file:
         async with connection.cursor(name="tiles") as cursor:
-            await cursor.execute(TILES, (before // WIDTH, max(0, end - 1) // WIDTH))
+            await cursor.execute(storage.LEAVES, (before // WIDTH, max(0, end - 1) // WIDTH))
             async for row in cursor:
                 start = row["index"] * WIDTH
                 content = bytes(row["hashes"])[max(0, before - start) * HASH_BYTES : max(0, end - start) * HASH_BYTES]

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from events.wire import changes_to_wire, time_to_wire, user_to_wire, value_to_wi
 from muster.answers import Answer
 from muster.export_tree import HASHES, write_tree
 from muster.failures import CannotRun, Refused
+from muster.manifest import FORMAT, MANIFEST, digest_of
 from muster.moments import position_told
 from muster.progress import shown_progress
 from muster.recorded import recorded
@@ -30,8 +30,6 @@ from runtime.database import Connection, Row
 from runtime.settings import Settings
 
 OPERATION: Final = "export"
-FORMAT: Final = "muster-export/1"
-MANIFEST: Final = "manifest.json"
 # events of a file, and of what is held in memory
 FILE_EVENTS: Final = 100_000
 BATCH: Final = 2_000
@@ -233,8 +231,7 @@ def _write_manifest(asked: Asked, written: Written) -> None:
     """The last of all files, at once: a folder without one is no export."""
     for file in written.files:
         path = asked.folder / file.name
-        with path.open("rb") as opened:
-            file.sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        file.sha256 = digest_of(path)
         file.bytes = path.stat().st_size
     document = {
         "format": FORMAT,

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, LiteralString
@@ -20,8 +19,8 @@ from events.reader import COLUMNS
 from events.recording import event_of
 from events.sealing import BrokenSeal
 from muster.answers import Answer
-from muster.exporting import FORMAT, MANIFEST
 from muster.failures import CannotRun, Refused
+from muster.manifest import NoExport, is_as_told, manifest_of
 from muster.progress import shown_progress
 from runtime.database import Connection, Row
 from runtime.settings import Settings
@@ -71,20 +70,9 @@ def import_log(settings: Settings, folder: Path, operator: str) -> Answer:
 def _manifest(folder: Path) -> dict[str, Any]:
     """Raises Refused for what is no whole export of a whole log, and CannotRun."""
     try:
-        manifest: dict[str, Any] = orjson.loads((folder / MANIFEST).read_bytes())
-    except OSError as error:
-        raise CannotRun(f"{folder / MANIFEST}: {error.strerror}: without it an export is not whole") from None
-    except orjson.JSONDecodeError:
-        raise Refused(f"{folder / MANIFEST} is not JSON", code="bad_export") from None
-    if manifest.get("format") != FORMAT:
-        raise Refused(
-            f"{folder / MANIFEST} is of the format {manifest.get('format')!r}, not {FORMAT!r}", code="bad_export"
-        )
-    if manifest["contents"] != "log" or not all(file["name"].endswith(".jsonl") for file in manifest["files"]):
-        raise Refused(
-            "what was opened does not become a log again: export with --format jsonl, without --opened",
-            code="bad_export",
-        )
+        manifest = manifest_of(folder)
+    except NoExport as error:
+        raise Refused(str(error), code="bad_export") from None
     if manifest["events"] and (manifest["first"] != 1 or manifest["last"] != manifest["events"]):
         raise Refused(
             f"it begins at position {manifest['first']}: only an export from position 1 on becomes a log",
@@ -92,11 +80,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
         )
     for file in manifest["files"]:
         try:
-            with (folder / file["name"]).open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            as_told = is_as_told(folder, file)
         except OSError as error:
             raise Refused(f"{folder / file['name']}: {error.strerror}", code="bad_export") from None
-        if digest != file["sha256"]:
+        if not as_told:
             raise Refused(
                 f"{folder / file['name']} is not what the manifest says: it was altered or cut short", code="bad_export"
             )

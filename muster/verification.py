@@ -12,7 +12,7 @@ from events.proofs.notes import Checkpoint, Verifier
 from events.reader import head_position
 from muster.answers import Answer, Finding, Parts
 from muster.differences import document_of, line_of
-from muster.export_check import check_export, manifest_of
+from muster.export_check import check_export, manifest_to_check
 from muster.failures import CannotRun
 from muster.progress import shown_progress
 from muster.witnessing import read_checkpoint, read_key
@@ -40,8 +40,9 @@ def verify_export(folder: Path, *, key: Path, checkpoint: Path | None) -> Answer
     began = time.monotonic()
     verifier = read_key(key)
     kept = read_checkpoint(checkpoint, verifier) if checkpoint is not None else None
-    with shown_progress("export", int(manifest_of(folder).get("events") or 0)) as advanced:
-        checked = check_export(folder, key=verifier, checkpoint=kept, advanced=advanced)
+    manifest = manifest_to_check(folder)
+    with shown_progress("export", int(manifest["events"])) as advanced:
+        checked = check_export(folder, manifest, key=verifier, checkpoint=kept, advanced=advanced)
     return log_answer(checked, began)
 
 

@@ -19,6 +19,7 @@ from tests.databases import MakeSettings, as_role, database_named
 from tests.histories import History
 from tests.integration.muster.conftest import Muster, Told
 from tests.rotations import NEW, NEW_KEK, keks, variables
+from tests.signed_trees import grow_and_sign
 from tests.tokens import KEK, trust_the_tests
 
 Owner = psycopg.Connection[dict[str, Any]]
@@ -107,6 +108,23 @@ async def test_a_log_that_was_exported_is_restored_and_verifies(
     assert (again.status, "has a log already" in again.stderr) == (1, True)
     operations = (await muster("operations", "--json", DATABASE_URL=empty)).result["operations"]
     assert {"import-log", "rebuild"} == {one["operation"] for one in operations}
+
+
+async def test_the_export_of_a_signed_log_is_restored_too(
+    muster: Muster,
+    peopled: History,
+    projectors: dict[str, str],
+    make_settings: MakeSettings,
+    empty: str,
+    tmp_path: Path,
+) -> None:
+    await grow_and_sign(make_settings("muster_command"))
+    folder = tmp_path / "export"
+    done(await muster("export", "--json", str(folder), **projectors))
+    assert "hashes.bin" in {file["name"] for file in manifest_of(folder)["files"]}
+    assert done(await muster("import-log", "--json", str(folder), DATABASE_URL=empty)) == {"events": 65, "claims": 35}
+    verified = done(await muster("verify", "log", "--json", DATABASE_URL=as_role(empty, "muster_projector")))
+    assert (verified["events"], verified["wrong"]) == (peopled.head, None)
 
 
 async def test_a_stretch_in_parquet_is_read_by_duckdb_and_pandas(
