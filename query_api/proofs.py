@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, LiteralString
 
-from events.proofs.leaves import leaf_of, stored_document
+from events.proofs.leaves import STORED, leaf_of, stored_document
 from events.proofs.merkle import (
     Frontier,
     Node,
@@ -29,10 +29,9 @@ LEFT JOIN LATERAL (
     SELECT k.note, k.signed_at FROM log.checkpoints k WHERE k.generation = t.generation ORDER BY k.size DESC LIMIT 1
 ) c ON true
 """
-ENTRIES: Final = """
-SELECT position, recorded_at, user_id, version, type, schema, event_id, data, sealed, metadata
-FROM log.events WHERE position > %s AND position <= %s ORDER BY position
-"""
+ENTRIES: Final[LiteralString] = f"""
+SELECT {STORED} FROM log.events WHERE position > %s AND position <= %s ORDER BY position
+"""  # noqa: S608 - a constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from events.keyring import Keyring, WrongKey
 from events.leadership import Leader, Office
 from events.proofs import storage
 from events.proofs.checkpoint_topic import CheckpointTopic, checkpoint_topic
-from events.proofs.leaves import hash_of
+from events.proofs.leaves import STORED, hash_of
 from events.proofs.merkle import (
     BadProof,
     Frontier,
@@ -48,10 +48,7 @@ SIGN_AT_LEAST_EVERY: Final = 1.0
 SHORTEST_POLL, LONGEST_POLL = 0.01, 0.1
 SEED_BYTES: Final = 32
 
-AFTER: Final = """
-SELECT position, recorded_at, user_id, version, type, schema, event_id, data, sealed, metadata
-FROM log.events WHERE position > %s ORDER BY position LIMIT %s
-"""
+AFTER: Final = f"SELECT {STORED} FROM log.events WHERE position > %s ORDER BY position LIMIT %s"  # noqa: S608 - a constant
 
 
 class HistoryChanged(Exception):

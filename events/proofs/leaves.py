@@ -5,12 +5,15 @@ leaf of position n = JSON of the document below as RFC 8785 writes it (keys sort
 
 import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from events.proofs.merkle import leaf_hash
 from events.wire import time_to_wire
+
+# what a stored document is made of
+STORED: Final = "position, recorded_at, user_id, version, type, schema, event_id, data, sealed, metadata"
 
 
 def stored_document(row: Mapping[str, Any]) -> dict[str, Any]:

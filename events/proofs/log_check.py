@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from events.proofs import storage
-from events.proofs.checking import LogCheck, Wrong
-from events.proofs.leaves import stored_document
+from events.proofs.checking import LARGEST, LogCheck, Wrong
+from events.proofs.leaves import STORED, stored_document
 from events.proofs.merkle import HASH_BYTES, Frontier
 from events.proofs.notes import BadCheckpoint, BadNote, Checkpoint, Verifier
 from events.proofs.storage import Edge, Tree
@@ -17,13 +17,8 @@ from runtime.database import Connection, Row
 FETCHED_AT_ONCE: Final = 2_000
 TILES_AT_ONCE: Final = 64
 
-EVENTS: Final = """
-SELECT position, recorded_at, user_id, version, type, schema, event_id, data, sealed, metadata
-FROM log.events ORDER BY position
-"""
+EVENTS: Final = f"SELECT {STORED} FROM log.events ORDER BY position"  # noqa: S608 - a constant
 CHECKPOINTS: Final = "SELECT size, root, note FROM log.checkpoints WHERE generation = %s ORDER BY size"
-LEAVES: Final = "SELECT index, hashes FROM log.tiles WHERE level = 0 AND index BETWEEN %s AND %s"
-LOWEST: Final = "SELECT index, hashes FROM log.tiles WHERE level = 0 ORDER BY index"
 BELOW_ROOT: Final = "SELECT level, index, hashes FROM log.tiles WHERE level > 0"
 
 
@@ -142,7 +137,7 @@ class _Hashes:
         self._tiles = dict[int, bytes]()
 
     async def load(self, first: int, last: int) -> None:
-        cursor = await self._connection.execute(LEAVES, ((first - 1) // WIDTH, (last - 1) // WIDTH))
+        cursor = await self._connection.execute(storage.LEAVES, ((first - 1) // WIDTH, (last - 1) // WIDTH))
         self._tiles = {row["index"]: bytes(row["hashes"]) for row in await cursor.fetchall()}
 
     def at(self, position: int) -> bytes | None:
@@ -160,7 +155,8 @@ async def _check_tiles(connection: Connection, tree: Tree) -> None:
     edge, made = Edge(frontier=Frontier(), partial={}), dict[tuple[int, int], bytes]()
     async with connection.cursor(name="tiles") as tiles:
         tiles.itersize = TILES_AT_ONCE
-        await tiles.execute(LOWEST)
+        # more of them than the tree has leaves for are found too
+        await tiles.execute(storage.LEAVES, (0, LARGEST))
         async for row in tiles:
             content = bytes(row["hashes"])
             made |= {

@@ -29,6 +29,8 @@ TILES: Final = """
 SELECT t.level, t.index, t.hashes
 FROM unnest(%s::smallint[], %s::bigint[]) AS wanted (level, index) JOIN log.tiles t USING (level, index)
 """
+# the tiles of leaf hashes from one index to another
+LEAVES: Final = "SELECT index, hashes FROM log.tiles WHERE level = 0 AND index BETWEEN %s AND %s ORDER BY index"
 PUT: Final = """
 INSERT INTO log.tiles AS t (level, index, hashes)
 SELECT * FROM unnest(%s::smallint[], %s::bigint[], %s::bytea[])
