@@ -7,7 +7,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from command_api.importing import LONGEST_KEY, Importer, lines_of
+from command_api.importing import LONGEST_KEY, Importer, Line, lines_of
 from command_api.preconditions import idempotency_key, reason
 from events.recording import Metadata
 from identity.access_tokens import Caller
@@ -22,7 +22,7 @@ ACCEPTED: Final = frozenset({NDJSON, "application/ndjson", "application/jsonl", 
 # results beyond that are on disk until they are sent
 IN_MEMORY: Final = 1 << 20
 PIECE: Final = 1 << 16
-# how many lines are done between two looks at whether the caller may still write
+# how many lines are begun between two looks at whether the caller may still write
 LOOK_EVERY: Final = 256
 EXAMPLE: Final = (
     '{"line":1,"status":201,"id":"0192d3c8-5b0e-7c31-9d5e-0a3f6f6f2b11","version":1,"position":4711}\n'
@@ -114,13 +114,20 @@ async def import_users(
 
 async def _carry_out(http: HttpRequest, caller: Caller, importer: Importer, told: IO[bytes]) -> dict[bool, int]:
     counts = {True: 0, False: 0}
-    async for result in importer.results(lines_of(http.stream())):
+    async for result in importer.results(_admitted(http, caller, lines_of(http.stream()))):
         told.write(result.to_json())
         counts[not result.faults] += 1
-        if result.line % LOOK_EVERY == 0:
-            # whoever was logged out meanwhile writes nothing more
-            await GATE.still(http, caller)
     return counts
+
+
+async def _admitted(http: HttpRequest, caller: Caller, lines: AsyncIterator[Line]) -> AsyncIterator[Line]:
+    """The lines as long as the caller may write: of whoever was logged out meanwhile, no more is begun."""
+    begun = 0
+    async for line in lines:
+        begun += 1
+        if begun % LOOK_EVERY == 0:
+            await GATE.still(http, caller)
+        yield line
 
 
 async def _pieces(told: IO[bytes]) -> AsyncIterator[bytes]:

@@ -9,9 +9,12 @@ import orjson
 import psycopg
 import pytest
 
+from command_api.app import create_app
+from command_api.import_routes import LOOK_EVERY
 from identity.roles import Scope
 from tests.calls import codes, create
-from tests.logins import log_in
+from tests.databases import MakeSettings
+from tests.logins import EMAIL, log_in, token_from, until_void, visitor
 from tests.tokens import ADMIN_ID, authorized
 
 Owner = psycopg.Connection[dict[str, Any]]
@@ -41,6 +44,27 @@ async def send(commands: httpx.AsyncClient, content: Any, **headers: str) -> lis
 
 def events(owner: Owner) -> list[Record]:
     return owner.execute("SELECT * FROM log.events ORDER BY position").fetchall()
+
+
+async def test_whoever_is_logged_out_meanwhile_begins_no_more(
+    make_settings: MakeSettings, commands: httpx.AsyncClient, owner: Owner
+) -> None:
+    app = create_app(make_settings("muster_command"))
+    async with app.router.lifespan_context(app):
+        await create(commands, EMAIL, password=PASSWORD, roles=["admin"])
+        me = visitor(app, token=await token_from(visitor(app), password=PASSWORD))
+
+        async def content() -> AsyncIterator[bytes]:
+            yield ndjson(*users(1200)[:300])
+            assert (await me.post("/logout")).status_code == 204
+            await until_void(me)
+            yield ndjson(*users(1200)[300:])
+
+        answer = await me.post("/users/import", content=content(), headers=NDJSON)
+    assert answer.status_code == 401
+    # what is begun is done when that is told, and stays so
+    imported = len(events(owner)) - 1
+    assert 300 <= imported <= 300 + LOOK_EVERY
 
 
 async def test_each_line_is_a_creation_like_any_other(commands: httpx.AsyncClient, owner: Owner) -> None:
