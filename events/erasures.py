@@ -19,7 +19,7 @@ Requested = Literal["recorded", "known", "unknown", "key_reused"]
 COLUMNS: Final = "user_id, requested_at, metadata, position, deleted_at, erased_at, removed, buried_at, completed_at"
 OF_USER: Final[LiteralString] = f"SELECT {COLUMNS} FROM log.erasures WHERE user_id = %s"  # noqa: S608 - a constant
 LISTED: Final[LiteralString] = f"SELECT {COLUMNS} FROM log.erasures ORDER BY requested_at, user_id"  # noqa: S608
-REQUEST: Final = "SELECT log.request_erasure(%s, %s, %s, %s, %s, %s, %s) AS verdict"
+REQUEST: Final = "SELECT log.request_erasure(%s, %s, %s, %s, %s, %s, %s, %s) AS verdict"
 NEWEST: Final = """
 SELECT e.type, e.version, e.position, e.recorded_at, e.data->'record' AS record,
     (SELECT k.wrapped FROM log.user_keys k WHERE k.user_id = e.user_id) AS wrapped
@@ -119,7 +119,9 @@ async def request(
     ttl: int = 0,
 ) -> Requested:
     """Record that a user is to be erased, for good, with the request's idempotency key."""
-    key = (None, None, None) if idempotency is None else (idempotency.caller, idempotency.key, idempotency.digest)
+    key: tuple[object, ...] = (None, None, None, None)
+    if idempotency is not None:
+        key = (idempotency.caller, idempotency.key, idempotency.digest, list(idempotency.former))
     stored = orjson.dumps(metadata.to_wire()).decode()
     cursor = await connection.execute(REQUEST, (user_id, stored, requested_at, *key, ttl))
     row = await cursor.fetchone()

@@ -1,11 +1,13 @@
 -- Records that a user is to be erased: from its commit on, log.append takes no change of theirs but the erasure's own.
 --
--- metadata: as events have it. requested: when it was asked for first, null for now. caller, key, digest and ttl are the
--- request's idempotency key, and may be null; its answer is the receipt, so the position that goes with it is none.
+-- metadata: as events have it. requested: when it was asked for first, null for now. caller, key, digest, former (what the
+-- digest would be with other keys) and ttl are the request's idempotency key, and may be null; its answer is the receipt,
+-- so the position that goes with it is none.
 --
 -- Gives recorded, known (it was recorded before), unknown (there is no such user) or key_reused (by another request).
 CREATE FUNCTION log.request_erasure(
-    erased uuid, metadata jsonb, requested timestamptz, caller text, key text, digest bytea, ttl integer)
+    erased uuid, metadata jsonb, requested timestamptz, caller text, key text, digest bytea,
+    former bytea[], ttl integer)
 RETURNS text
 LANGUAGE plpgsql
 SET enable_seqscan = off
@@ -21,7 +23,7 @@ BEGIN
 
     SELECT k.digest INTO held FROM log.commands k
     WHERE k.caller = caller AND k.key = key AND k.expires_at > stamp;
-    IF held <> digest THEN
+    IF held <> digest AND held <> ALL (former) THEN
         RETURN 'key_reused';
     END IF;
     IF NOT EXISTS (SELECT 1 FROM log.events e WHERE e.user_id = erased) THEN

@@ -152,7 +152,7 @@ async def test_nobody_writes_an_erased_user(commands: httpx.AsyncClient, owner: 
 async def test_from_the_request_on_only_the_erasure_changes_the_user(commands: httpx.AsyncClient, owner: Owner) -> None:
     user = await create(commands)
     path = f"/users/{user['id']}"
-    owner.execute("SELECT log.request_erasure(%s, '{}', NULL, NULL, NULL, NULL, 0)", (user["id"],))
+    owner.execute("SELECT log.request_erasure(%s, '{}', NULL, NULL, NULL, NULL, NULL, 0)", (user["id"],))
     owner.execute("UPDATE log.erasures SET metadata = (SELECT metadata FROM log.events)")
     refused = [
         await commands.patch(path, json={"display_name": "Ada"}),
@@ -267,7 +267,8 @@ async def test_updates_and_logins_that_come_with_it_leave_nothing(commands: http
 
     others = [asyncio.create_task(rename(number)) for number in range(20)]
     others += [asyncio.create_task(enter()) for _ in range(20)]
-    await asyncio.sleep(0.01)
+    # in the midst of them
+    await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
     answer = await erase(commands, user["id"])
     assert answer.status_code == 202
     assert set(await asyncio.gather(*others)) <= {200, 401, 410, 429}

@@ -261,6 +261,9 @@ async def test_what_was_answered_before_the_change_is_answered_alike_after_it(
         first = await commands.post("/users", json=body, headers=key)
         path = f"/users/{first.json()['id']}"
         patched = await commands.patch(path, json=changed, headers={"Idempotency-Key": "p"})
+        gone, stays = await create(commands, "gone@example.com"), await create(commands, "stays@example.com")
+        erased = await commands.post(f"/users/{gone['id']}/erase", headers={"Idempotency-Key": "e"})
+        assert erased.status_code == 202
     result(await muster("keys", "rotate-email-index", "--json", **ROTATING))
     result(await muster("keys", "rotate-email-index", "--json", "--finish", **as_owner))
     for keys in (AWARE, SWITCHED):
@@ -270,6 +273,10 @@ async def test_what_was_answered_before_the_change_is_answered_alike_after_it(
             assert again.json() == first.json()
             again = await commands.patch(path, json=changed, headers={"Idempotency-Key": "p"})
             assert (again.headers["idempotency-replayed"], again.json()) == ("true", patched.json())
+            again = await commands.post(f"/users/{gone['id']}/erase", headers={"Idempotency-Key": "e"})
+            assert again.json()["requested_at"] == erased.json()["requested_at"]
+            other = await commands.post(f"/users/{stays['id']}/erase", headers={"Idempotency-Key": "e"})
+            assert codes(other, 422) == ["idempotency_key_reused"]
             other = await commands.post("/users", json={"email": "bob@example.com"}, headers=key)
             assert codes(other, 422) == ["idempotency_key_reused"]
             other = await commands.patch(path, json={"display_name": "Bob"}, headers={"Idempotency-Key": "p"})
