@@ -23,7 +23,7 @@ def test_a_write_to_a_connection_that_was_closed_is_a_broken_connection(bootstra
             # as when the broker was killed: the transport knows, and who reads from it has not had its turn yet
             _, closed = await asyncio.open_connection(connection.host, connection.port)
             closed.transport.abort()
-            await asyncio.sleep(0.1)
+            await closed.wait_closed()
             own, connection._writer = connection._writer, closed  # noqa: SLF001
             own.close()
             with pytest.raises(KafkaConnectionError):
