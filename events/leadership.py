@@ -1,7 +1,9 @@
 """Work that one process of several does: the one that holds an advisory lock of the database."""
 
 import asyncio
+import signal
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
@@ -127,3 +129,16 @@ class Leader(ABC):
     def _set(self, state: State, problem: str | None = None) -> None:
         self.state, self.problem = state, problem
         self.office.halted.set(state == "halted")
+
+
+async def run_alone(leaders: Sequence[Leader]) -> None:
+    """Run them in a process of their own until SIGTERM or SIGINT."""
+
+    def stop() -> None:
+        for leader in leaders:
+            leader.stop()
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop)
+    await asyncio.gather(*(leader.run() for leader in leaders))

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -12,7 +11,7 @@ from prometheus_client import Counter, Gauge
 from events.envelope import Envelope, NotOurEvent, history_envelope, snapshot_envelope
 from events.erasures import note_burial, to_bury
 from events.histories import entries_at
-from events.keyring import Keyring, WrongKey, open_keyring
+from events.keyring import Keyring, WrongKey
 from events.leadership import Leader, Office
 from events.parked import ParkedUsers, TooManyParked, stretch_before
 from events.partitioning import check_partitions, fix_partitions, partition_of
@@ -290,12 +289,3 @@ def _append(batch: Any, envelope: Envelope) -> bool:  # noqa: ANN401 - as above
     """False when the batch has no room left for it."""
     taken = batch.append(key=envelope.key, value=envelope.value, timestamp=None, headers=envelope.headers)
     return taken is not None
-
-
-async def run_relay(settings: Settings) -> None:
-    """Run a relay as a process of its own until SIGTERM or SIGINT. Raises BadKey."""
-    relay = Relay(settings, open_keyring(settings))
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, relay.stop)
-    await relay.run()

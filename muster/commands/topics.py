@@ -19,14 +19,18 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=PANEL)
 def relay() -> None:
-    """Publish the log to Kafka until SIGTERM, in a process of its own."""
+    """Publish the log to Kafka, and sign what it has become, until SIGTERM: for command APIs with RELAY=false."""
     from events.fitting import check_fitting  # noqa: PLC0415
-    from events.relay import run_relay  # noqa: PLC0415
+    from events.keyring import open_keyring  # noqa: PLC0415
+    from events.leadership import run_alone  # noqa: PLC0415
+    from events.proofs.integrator import Integrator  # noqa: PLC0415
+    from events.relay import Relay  # noqa: PLC0415
 
     settings = target_settings()
     check_fitting(settings)
     configure_logging("relay", settings.log_level)
-    asyncio.run(run_relay(settings))
+    keyring = open_keyring(settings)
+    asyncio.run(run_alone([Relay(settings, keyring), Integrator(settings, keyring)]))
 
 
 @app.command(rich_help_panel=PANEL)

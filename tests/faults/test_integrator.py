@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -12,7 +15,8 @@ from psycopg.rows import dict_row
 
 from events.proofs.log_check import Checked, check_log
 from runtime.database import Connection
-from tests.processes import Process, StartProcess
+from tests.databases import MakeSettings
+from tests.processes import Process, StartProcess, environment_of
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -97,4 +101,22 @@ def test_without_a_broker_nothing_is_signed_and_with_it_all_is(
     assert away.stop() == 0
     start_process("command_api").wait_until_ready()
     wait_until_signed(owner, 3)
+    assert checked(database_url).wrong is None
+
+
+def test_a_relay_of_its_own_publishes_and_signs(
+    start_process: StartProcess, make_settings: MakeSettings, owner: Owner, database_url: str
+) -> None:
+    quiet = start_process("command_api", relay=False).wait_until_ready()
+    for number in range(3):
+        create(quiet, number)
+    environment = os.environ | environment_of(make_settings("muster_command", broker=True))
+    relay = subprocess.Popen([sys.executable, "-m", "muster", "relay"], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        wait_until_signed(owner, 3)
+        published = "SELECT min(position) AS position FROM log.publication"
+        eventually(lambda: owner.execute(published).fetchall()[0]["position"] == 3, what="all is published")
+    finally:
+        relay.terminate()
+    assert relay.wait(timeout=30) == 0
     assert checked(database_url).wrong is None
