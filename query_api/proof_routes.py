@@ -28,6 +28,14 @@ router = APIRouter(tags=["proofs"])
 
 Size = Annotated[int | None, Query(ge=1, le=LARGEST, description="of the tree; the newest checkpoint's if left out")]
 NOTE: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
+PROVED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"schema": {"type": "object"}}}},
+    **described(404, 422, 503),
+}
+BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}},
+    **described(404, 503),
+}
 
 
 @router.get(
@@ -66,7 +74,7 @@ async def read_checkpoint(http: HttpRequest) -> Response:
     "/proofs/inclusion/{position}",
     summary="Proof that an event is in the log",
     response_class=Response,
-    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}, **described(404, 422, 503)},
+    responses=PROVED,
 )
 @for_anyone
 async def read_inclusion(
@@ -97,7 +105,7 @@ async def read_inclusion(
     "/proofs/consistency",
     summary="Proof that the log only grew",
     response_class=Response,
-    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}, **described(404, 422, 503)},
+    responses=PROVED,
 )
 @for_anyone
 async def read_consistency(
@@ -128,10 +136,7 @@ async def read_consistency(
     "/proofs/tile/entries/{path:path}",
     summary="The leaves of a tile",
     response_class=Response,
-    responses={
-        200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}},
-        **described(401, 403, 404, 503),
-    },
+    responses={**BYTES, **described(401, 403)},
 )
 async def read_entries(http: HttpRequest, path: str, _: Annotated[Caller, needs(Scope.EVENTS_READ)]) -> Response:
     """As C2SP tlog-tiles has it: each event as it is stored, behind its length. What is personal in it is sealed."""
@@ -145,10 +150,7 @@ async def read_entries(http: HttpRequest, path: str, _: Annotated[Caller, needs(
     "/proofs/tile/{path:path}",
     summary="A tile of the tree",
     response_class=Response,
-    responses={
-        200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}},
-        **described(404, 503),
-    },
+    responses=BYTES,
 )
 @for_anyone
 async def read_tile(http: HttpRequest, path: str) -> Response:
