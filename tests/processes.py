@@ -35,11 +35,19 @@ class Process:
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers=authorized(), timeout=30, verify=PLAIN, trust_env=False)
 
+    def get(self, path: str) -> httpx.Response:
+        """As whoever has no token."""
+        return httpx.get(f"{self.url}{path}", verify=PLAIN, trust_env=False)
+
+    def part(self, name: str) -> str:
+        """How a part of the process is, as /readyz tells it."""
+        return self.get("/readyz").json()["parts"][name]
+
     def ready(self) -> bool:
         if self.popen.poll() is not None:
             raise AssertionError(f"{self.name} ended with {self.popen.returncode}:\n{self.log.read_text()[-4000:]}")
         try:
-            return httpx.get(f"{self.url}/readyz", verify=PLAIN, trust_env=False).is_success
+            return self.get("/readyz").is_success
         except httpx.TransportError:
             return False
 

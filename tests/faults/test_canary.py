@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 import psycopg
 import pytest
@@ -179,7 +178,8 @@ def test_an_erased_canary_is_nowhere(
     history = configs(settings.kafka_bootstrap_servers, settings.events_topic)
     assert history["retention.ms"] == str(settings.topic_retention_hours * 3_600_000)
     assert history.get("segment.ms", "86400000") == str(int(ROLLED_WITHIN.total_seconds() * 1000))
-    receipt = httpx.get(f"{stack.query.url}/users/{ids[0]}/erasure", headers=stack.query.client().headers).json()
+    with stack.query.client() as client:
+        receipt = client.get(f"/users/{ids[0]}/erasure").json()
     assert receipt["nothing_after"] is not None
 
     # the files of the database, but for the WAL, which BACKUP_RETENTION_DAYS bounds with the archive of it

@@ -72,13 +72,13 @@ def test_of_two_command_apis_one_signs_and_the_other_goes_on_when_it_dies(
     both = [start_process("command_api").wait_until_ready() for _ in range(2)]
 
     def states() -> list[str]:
-        return sorted(httpx.get(f"{one.url}/readyz").json()["parts"]["integrator"] for one in both)
+        return sorted(one.part("integrator") for one in both)
 
     eventually(lambda: states() == ["leading", "standby"], what="one of them leads")
     for number in range(10):
         create(both[number % 2], number)
     wait_until_signed(owner, 10)
-    leader = next(one for one in both if httpx.get(f"{one.url}/readyz").json()["parts"]["integrator"] == "leading")
+    leader = next(one for one in both if one.part("integrator") == "leading")
     both.remove(leader)
     leader.kill()
     create(both[0], 10)
@@ -94,7 +94,7 @@ def test_without_a_broker_nothing_is_signed_and_with_it_all_is(
     for number in range(3):
         create(away, number)
     eventually(
-        lambda: httpx.get(f"{away.url}/readyz").json()["parts"]["integrator"].startswith("retrying"),
+        lambda: away.part("integrator").startswith("retrying"),
         what="the integrator says that it cannot",
     )
     assert owner.execute("SELECT 1 FROM log.checkpoints").fetchall() == []
