@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import psycopg
 from psycopg.rows import dict_row
 
 from events.keks import Kek, Keks
@@ -40,3 +42,10 @@ async def grow_and_sign(settings: Settings) -> Checkpoint:
         signer = await storage.signer_of(connection, tree, keks)
         await storage.keep(connection, tree, checkpoint, sign(str(checkpoint), [signer]).decode())
         return checkpoint
+
+
+async def forget_and_sign(owner: psycopg.Connection[dict[str, Any]], settings: Settings) -> Checkpoint:
+    """Sign the log as it is now under the same name, as who has the database and every key can."""
+    owner.execute("TRUNCATE log.tiles, log.checkpoints")
+    owner.execute("UPDATE log.tree SET size = 0")
+    return await grow_and_sign(settings)

@@ -3,7 +3,6 @@
 A change of a golden file is a break. Add a new version beside it instead.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import pytest
 
 from command_api.decide import decide
 from events.envelope import Envelope, history_envelope, snapshot_envelope
-from events.user import Change, Status, UserEvent
-from events.wire import NAMES, PERSONAL, SCHEMA, TYPES
-from tests.people import ADA, ADA_CREATED, change, delete, recorded
+from events.user import Status, UserEvent
+from events.wire import NAMES, SCHEMA, TYPES
+from tests.people import ADA, ADA_CREATED, change, delete, erased, recorded
 
 GOLDEN = Path(__file__).parent / "golden"
 SOURCE = "/muster/users"
@@ -49,16 +48,6 @@ def as_json(envelope: Envelope) -> dict[str, Any]:
 def test_every_type_has_a_golden_file() -> None:
     assert {file.name for file in GOLDEN.iterdir()} >= {f"{name}.v{SCHEMA}.json" for name in TYPES}
     assert events().keys() == TYPES.keys()
-
-
-def erased(event: UserEvent) -> UserEvent:
-    """As it is read once the user's key is a tombstone."""
-    personal: dict[str, Any] = {"email": "", "display_name": None, "attributes": {}, "erased": True}
-    changes = {
-        name: Change(old=None, new=None, erased=True) if name in PERSONAL else change
-        for name, change in event.changes.items()
-    }
-    return replace(event, user=replace(event.user, **personal), changes=changes)
 
 
 @pytest.mark.parametrize("name", sorted(TYPES))

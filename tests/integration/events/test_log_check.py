@@ -14,7 +14,7 @@ from runtime.database import Connection
 from runtime.settings import Settings
 from tests.databases import MakeSettings
 from tests.histories import History
-from tests.signed_trees import ORIGIN, SEED, grow_and_sign
+from tests.signed_trees import ORIGIN, SEED, forget_and_sign, grow_and_sign
 
 USERS, CHANGED = 30, 20
 EVENTS = USERS + CHANGED
@@ -188,9 +188,7 @@ async def test_a_history_that_was_written_anew_whole(log: History, signing: Sett
     """Who has the database and the KEK can sign another history: only a checkpoint kept elsewhere tells."""
     known = await grow_and_sign(signing)
     log.owner.execute("UPDATE log.events SET event_id = gen_random_uuid() WHERE position = 3")
-    log.owner.execute("TRUNCATE log.tiles, log.checkpoints")
-    log.owner.execute("UPDATE log.tree SET size = 0")
-    await grow_and_sign(signing)
+    await forget_and_sign(log.owner, signing)
     assert (await checked(database_url)).wrong is None
     found = await checked(database_url, known=[known])
     assert found.wrong is not None

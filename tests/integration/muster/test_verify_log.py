@@ -15,7 +15,7 @@ from tests.databases import MakeSettings
 from tests.histories import History
 from tests.integration.muster.conftest import Muster, Told
 from tests.processes import StartProcess
-from tests.signed_trees import ORIGIN, SEED, grow_and_sign
+from tests.signed_trees import ORIGIN, SEED, forget_and_sign, grow_and_sign
 
 SIGNED, EVENTS = 300, 320
 
@@ -174,9 +174,7 @@ async def test_an_export_that_was_made_to_fit_fails_against_the_checkpoint_that_
 ) -> None:
     checkpoint = await kept_checkpoint(log, tmp_path)
     log.owner.execute("UPDATE log.events SET event_id = gen_random_uuid() WHERE position = 3")
-    log.owner.execute("TRUNCATE log.tiles, log.checkpoints")
-    log.owner.execute("UPDATE log.tree SET size = 0")
-    await grow_and_sign(signing)
+    await forget_and_sign(log.owner, signing)
     folder = await exported(muster, projectors, tmp_path / "all")
     assert (await muster("verify", "--export", str(folder), "--key", str(key))).status == 0
     told = await muster("verify", "--export", str(folder), "--key", str(key), "--checkpoint", str(checkpoint), "--json")
@@ -227,16 +225,12 @@ async def test_a_witness_takes_only_what_adds_to_what_it_saw(
 
     # the history is written anew and signed, then cut back
     log.owner.execute("UPDATE log.events SET event_id = gen_random_uuid() WHERE position = 3")
-    log.owner.execute("TRUNCATE log.tiles, log.checkpoints")
-    log.owner.execute("UPDATE log.tree SET size = 0")
-    await grow_and_sign(signing)
+    await forget_and_sign(log.owner, signing)
     forked = await muster(*witness)
     assert (forked.status, json.loads(forked.stdout)["errors"][0]["code"]) == (1, "fork")
     assert (tmp_path / "seen.contradiction").read_text() != kept
     log.owner.execute("DELETE FROM log.events WHERE position > 10")
-    log.owner.execute("TRUNCATE log.tiles, log.checkpoints")
-    log.owner.execute("UPDATE log.tree SET size = 0")
-    await grow_and_sign(signing)
+    await forget_and_sign(log.owner, signing)
     rolled_back = await muster(*witness)
     assert (rolled_back.status, json.loads(rolled_back.stdout)["errors"][0]["code"]) == (1, "rollback")
     assert state.read_text() == kept

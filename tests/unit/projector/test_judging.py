@@ -9,11 +9,11 @@ from command_api.decide import decide
 from events.histories import Entry
 from events.recording import Position
 from events.user import Change, User, UserEvent
-from events.wire import NAMES, PERSONAL, user_to_wire
+from events.wire import NAMES, user_to_wire
 from projector.findings import Finding
 from projector.judging import Expectation, History
 from projector.rows import row_of
-from tests.people import ADA_ID, change, create, delete, recorded
+from tests.people import ADA_ID, change, create, delete, erased, recorded
 
 CREATED = decide(None, create())
 assert CREATED is not None
@@ -115,16 +115,6 @@ def test_an_unreadable_event_is_no_finding_where_the_user_is_held_back() -> None
 def test_a_row_of_an_event_that_was_given_up_is_found() -> None:
     found = judged([entry(STORY[0]), entry(STORY[1], discarded=True)], held(STORY[1].user))
     assert problems(found) == ["the row is at version 2, of which the log has no such event"]
-
-
-def erased(event: UserEvent) -> UserEvent:
-    """As an event is read once the user's key is a tombstone."""
-    personal: dict[str, Any] = {"email": "", "display_name": None, "attributes": {}, "erased": True}
-    changes = {
-        name: Change(old=None, new=None, erased=True) if name in PERSONAL else change
-        for name, change in event.changes.items()
-    }
-    return replace(event, user=replace(event.user, **personal), changes=changes)
 
 
 def test_an_erased_story_is_right_as_far_as_it_is_there() -> None:
