@@ -72,14 +72,14 @@ def look(url: str, key: Verifier, state: Path) -> Seen:
     when the log could not be asked.
     """
     kept = read_checkpoint(state, key) if state.exists() else None
-    with httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client:
-        try:
+    try:
+        with httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client:
             return _look(client, key, state, kept)
-        except httpx.HTTPError as error:
-            raise CannotRun(f"{url} could not be asked: {error or type(error).__name__}") from None
-        except Contradiction as found:
-            _replace(state.with_name(f"{state.name}.contradiction"), found.note)
-            raise
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise CannotRun(f"{url} could not be asked: {error or type(error).__name__}") from None
+    except Contradiction as found:
+        _replace(state.with_name(f"{state.name}.contradiction"), found.note)
+        raise
 
 
 def _look(client: httpx.Client, key: Verifier, state: Path, kept: Checkpoint | None) -> Seen:
