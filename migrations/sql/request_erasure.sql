@@ -1,3 +1,6 @@
+-- as it was before it took `former`
+DROP FUNCTION IF EXISTS log.request_erasure(uuid, jsonb, timestamptz, text, text, bytea, integer);
+
 -- Records that a user is to be erased: from its commit on, log.append takes no change of theirs but the erasure's own.
 --
 -- metadata: as events have it. requested: when it was asked for first, null for now. caller, key, digest, former (what the
@@ -5,7 +8,7 @@
 -- so the position that goes with it is none.
 --
 -- Gives recorded, known (it was recorded before), unknown (there is no such user) or key_reused (by another request).
-CREATE FUNCTION log.request_erasure(
+CREATE OR REPLACE FUNCTION log.request_erasure(
     erased uuid, metadata jsonb, requested timestamptz, caller text, key text, digest bytea,
     former bytea[], ttl integer)
 RETURNS text
