@@ -1,23 +1,57 @@
 """Events on Kafka: CloudEvents 1.0, Kafka protocol binding 1.0.2, binary content mode, JSON data."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 from uuid import UUID
 
 import orjson
 
 from events.recording import Position, RecordedEvent
 from events.user import UserDeleted
-from events.wire import changes_to_wire, time_to_wire, user_to_wire
+from events.versions import Document, as_newest, newest
+from events.wire import changes_to_wire, own_to_wire, time_to_wire, user_to_wire
+from runtime.settings import Settings
 
 Headers = Sequence[tuple[str, bytes]]
 # `sequence` is compared as text (CloudEvents sequence extension): the width of the largest bigint
 SEQUENCE_DIGITS: Final = 19
+DATASCHEMA: Final = "ce_dataschema"
+# what a record of the snapshot topic holds, whichever event it is of
+SNAPSHOT: Final = "UserSnapshot"
+SNAPSHOT_VERSION: Final = 1
+_TYPE_VERSION: Final = re.compile(rb"\.v[1-9][0-9]{0,4}\Z")
+_TYPE: Final = re.compile(r"muster\.([A-Za-z]+)\.v([1-9][0-9]{0,4})", re.ASCII)
 
 
 class NotOurEvent(Exception):
     """A record of the topic does not have the envelope that Muster writes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What records say of where they are from: `source` of the events, and the URL under which `schemas` are served."""
+
+    source: str
+    schemas: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(source=settings.event_source, schemas=settings.schemas_url.rstrip("/"))
+
+    def schema(self, name: str, version: int) -> str:
+        """The URL of a schema in events/schemas."""
+        return f"{self.schemas}/{schema_file(name, version)}"
+
+
+def schema_file(name: str, version: int) -> str:
+    return f"{name}.v{version}.json"
+
+
+def wire_type(type_name: str) -> str:
+    """The CloudEvents type of an event that is written now."""
+    return f"muster.{type_name}.v{newest(type_name)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,19 +72,22 @@ class Opened:
     user: Mapping[str, Any]
 
 
-def headers_of(recorded: RecordedEvent, source: str) -> list[tuple[str, bytes]]:
-    """The same for every retry and replay of an event."""
+def headers_of(recorded: RecordedEvent, origin: Origin) -> list[tuple[str, bytes]]:
+    """The same for every retry and replay of an event, as long as its type has no newer version."""
+    return _headers(recorded, origin, origin.schema(recorded.type_name, newest(recorded.type_name)))
+
+
+def _headers(recorded: RecordedEvent, origin: Origin, schema: str) -> list[tuple[str, bytes]]:
     metadata, user = recorded.metadata, recorded.event.user
-    wire_type = f"muster.{recorded.type_name}.v{recorded.schema}"
     headers = [
         ("content-type", b"application/json"),
         ("ce_specversion", b"1.0"),
         ("ce_id", str(recorded.event.id).encode()),
-        ("ce_type", wire_type.encode()),
-        ("ce_source", source.encode()),
+        ("ce_type", wire_type(recorded.type_name).encode()),
+        ("ce_source", origin.source.encode()),
         ("ce_subject", str(user.id).encode()),
         ("ce_time", time_to_wire(recorded.recorded_at).encode()),
-        ("ce_dataschema", f"urn:muster:schema:{recorded.type_name}:{recorded.schema}".encode()),
+        (DATASCHEMA, schema.encode()),
         ("ce_sequence", b"%0*d" % (SEQUENCE_DIGITS, recorded.position)),
         ("ce_userversion", b"%d" % user.version),
         ("ce_correlationid", metadata.correlation_id.encode()),
@@ -61,14 +98,14 @@ def headers_of(recorded: RecordedEvent, source: str) -> list[tuple[str, bytes]]:
     return headers
 
 
-def cloud_event(recorded: RecordedEvent, source: str) -> dict[str, Any]:
+def cloud_event(recorded: RecordedEvent, origin: Origin) -> dict[str, Any]:
     """The same event in the JSON format of CloudEvents 1.0 (section 2.4): attributes as the headers have them."""
-    attributes = {name.removeprefix("ce_"): value.decode() for name, value in headers_of(recorded, source)}
+    attributes = {name.removeprefix("ce_"): value.decode() for name, value in headers_of(recorded, origin)}
     attributes["datacontenttype"] = attributes.pop("content-type")
     return {**attributes, "data": _history_data(recorded)}
 
 
-def history_envelope(recorded: RecordedEvent, source: str) -> Envelope:
+def history_envelope(recorded: RecordedEvent, origin: Origin) -> Envelope:
     """For the history topic: the whole record after the change, and what changed. Deletions have a body too.
 
     Of an erased user, whenever it is sent, without the personal values.
@@ -76,22 +113,23 @@ def history_envelope(recorded: RecordedEvent, source: str) -> Envelope:
     return Envelope(
         key=str(recorded.event.user.id).encode(),
         value=orjson.dumps(_history_data(recorded)),
-        headers=headers_of(recorded, source),
+        headers=headers_of(recorded, origin),
     )
 
 
-def _history_data(recorded: RecordedEvent) -> dict[str, Any]:
-    return {"user": user_to_wire(recorded.event.user), "changes": changes_to_wire(recorded.event.changes)}
+def _history_data(recorded: RecordedEvent) -> Document:
+    event = recorded.event
+    return {"user": user_to_wire(event.user), "changes": changes_to_wire(event.changes), **own_to_wire(event)}
 
 
-def snapshot_envelope(recorded: RecordedEvent, source: str) -> Envelope:
+def snapshot_envelope(recorded: RecordedEvent, origin: Origin) -> Envelope:
     """For the compacted topic: the current record, or a tombstone when the user is deleted or erased."""
     user = recorded.event.user
     deleted = user.erased or isinstance(recorded.event, UserDeleted)
     return Envelope(
         key=str(user.id).encode(),
         value=None if deleted else orjson.dumps({"user": user_to_wire(user)}),
-        headers=headers_of(recorded, source),
+        headers=_headers(recorded, origin, origin.schema(SNAPSHOT, SNAPSHOT_VERSION)),
     )
 
 
@@ -113,19 +151,37 @@ def place_in(headers: Headers) -> tuple[Position, UUID] | None:
 
 
 def open_envelope(headers: Headers, value: bytes | None) -> Opened:
-    """Read a record of the history topic; raises NotOurEvent."""
+    """Read a record of the history topic, of whichever version, as the newest of its type; raises NotOurEvent."""
     position, event_id = sequence_of(headers)
     found = dict(headers)
     if value is None:
         raise NotOurEvent(f"position {position} has no data")
     try:
-        data = orjson.loads(value)
         return Opened(
             position=position,
             event_id=event_id,
             type_name=found["ce_type"].decode(),
             correlation_id=found.get("ce_correlationid", b"").decode(),
-            user=data["user"],
+            user=document_of(headers, value)["user"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise NotOurEvent(f"position {position}: {error!r}") from None
+
+
+def fixed_headers(headers: Headers) -> list[tuple[str, bytes]]:
+    """What a record's headers say whichever version it was published in, and wherever schemas were served then."""
+    return [
+        (name, _TYPE_VERSION.sub(b"", value) if name == "ce_type" else value)
+        for name, value in headers
+        if name != DATASCHEMA
+    ]
+
+
+def document_of(headers: Headers, value: bytes) -> Document:
+    """The data of a record of either topic as the newest version of its type has it; raises KeyError and ValueError."""
+    found = _TYPE.fullmatch(dict(headers)["ce_type"].decode())
+    if found is None:
+        raise ValueError("its ce_type is none of ours")
+    type_name, version = found[1], int(found[2])
+    data = orjson.loads(value)
+    return data if version == newest(type_name) else as_newest(type_name, version, {"changes": {}, **data})

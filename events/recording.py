@@ -9,14 +9,15 @@ from uuid import UUID
 from events.keyring import Keyring
 from events.sealing import BrokenSeal, associated_data, seal, unseal
 from events.user import UserEvent, UserId
+from events.versions import Document, as_newest, newest
 from events.wire import (
     ERASED_CHANGE,
     NAMES,
     PERSONAL,
-    SCHEMA,
     changes_to_wire,
     erased_record,
     event_from_wire,
+    own_to_wire,
     user_to_wire,
 )
 from runtime.correlation import Correlation
@@ -85,14 +86,16 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedEvent:
-    """An event at its place in the log. `recorded_at` never goes back from one position to the next."""
+    """An event at its place in the log, read as the newest version of its type, whichever was stored.
+
+    `recorded_at` never goes back from one position to the next.
+    """
 
     position: Position
     recorded_at: datetime
     event: UserEvent
     metadata: Metadata
     type_name: str
-    schema: int
 
     @property
     def user_id(self) -> UserId:
@@ -112,15 +115,16 @@ def row_of(event: UserEvent, metadata: Metadata, keyring: Keyring, wrapped: byte
     if wrapped == TOMBSTONE:
         raise KeyErased
     type_name = NAMES[type(event)]
+    schema = newest(type_name)
     user = event.user
     record = user_to_wire(user)
     changes = changes_to_wire(event.changes)
     bound_to = associated_data(
-        user_id=user.id, version=user.version, type_name=type_name, schema=SCHEMA, event_id=event.id
+        user_id=user.id, version=user.version, type_name=type_name, schema=schema, event_id=event.id
     )
     row: dict[str, Any] = {
         "type": type_name,
-        "schema": SCHEMA,
+        "schema": schema,
         "event_id": str(event.id),
         "data": {
             "record": {name: value for name, value in record.items() if name not in PERSONAL},
@@ -129,6 +133,8 @@ def row_of(event: UserEvent, metadata: Metadata, keyring: Keyring, wrapped: byte
         },
         "metadata": metadata.to_wire(),
     }
+    if own := own_to_wire(event):
+        row["data"]["own"] = own
     if wrapped is None:
         cipher, wrapped = keyring.make(user.id)
         row |= {"wrapped": _hex(wrapped), "kek_id": keyring.kek_id}
@@ -153,18 +159,21 @@ def event_of(row: Mapping[str, Any], keyring: Keyring) -> RecordedEvent:
         if personal is None:
             changed = {name: ERASED_CHANGE for name in data["changed"] if name in PERSONAL}
             personal = {"record": _ERASED, "changes": changed}
+        document: Document = {
+            **data.get("own", {}),
+            "user": data["record"] | personal["record"],
+            "changes": data["changes"] | personal["changes"],
+        }
         return RecordedEvent(
             position=Position(row["position"]),
             recorded_at=row["recorded_at"],
             event=event_from_wire(
                 event_id=row["event_id"],
                 type_name=row["type"],
-                record=data["record"] | personal["record"],
-                changes=data["changes"] | personal["changes"],
+                document=as_newest(row["type"], row["schema"], document),
             ),
             metadata=Metadata.from_wire(metadata),
             type_name=row["type"],
-            schema=row["schema"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _malformed(row, error) from error
@@ -177,12 +186,12 @@ def record_of(row: Mapping[str, Any], keyring: Keyring) -> dict[str, Any]:
     """
     personal = _personal(row, keyring)
     try:
-        if personal is None:
-            return erased_record(row["data"]["record"])
-        record: dict[str, Any] = row["data"]["record"] | personal["record"]
+        record: dict[str, Any] = row["data"]["record"] | (_ERASED if personal is None else personal["record"])
+        if row["schema"] != newest(row["type"]):
+            record = as_newest(row["type"], row["schema"], {"user": record, "changes": {}})["user"]
     except (KeyError, TypeError) as error:
         raise _malformed(row, error) from error
-    return record
+    return erased_record(record) if personal is None else record
 
 
 def _personal(row: Mapping[str, Any], keyring: Keyring) -> Any:  # noqa: ANN401 - a JSON document

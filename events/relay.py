@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from prometheus_client import Counter, Gauge
 
-from events.envelope import Envelope, NotOurEvent, history_envelope, snapshot_envelope
+from events.envelope import Envelope, NotOurEvent, Origin, history_envelope, snapshot_envelope
 from events.erasures import note_burial, to_bury
 from events.histories import entries_at
 from events.keyring import Keyring, WrongKey
@@ -40,7 +40,7 @@ CHECK_TOPICS_EVERY: Final = 5.0
 LOOK_FOR_TASKS_EVERY: Final = 0.5
 BURIED_AT_ONCE: Final = 100
 
-Encode = Callable[[RecordedEvent, str], Envelope]
+Encode = Callable[[RecordedEvent, Origin], Envelope]
 
 log = logger(__name__)
 
@@ -68,6 +68,7 @@ class Relay(Leader):
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
         super().__init__(settings)
         self._keyring = keyring
+        self._origin = Origin.of(settings)
         self.parked = ParkedUsers(limit=settings.parked_limit)
 
     async def _lead(self, connection: Connection) -> None:
@@ -192,7 +193,7 @@ class Relay(Leader):
         for entry in found.values():
             if entry.recorded is not None:
                 number = partition_of(entry.user_id, self._settings.topic_partitions)
-                envelope = snapshot_envelope(entry.recorded, self._settings.event_source)
+                envelope = snapshot_envelope(entry.recorded, self._origin)
                 partition = TopicPartition(self._settings.snapshot_topic, number)
                 outgoing.setdefault(partition, []).append((entry.position, envelope))
         await self._send_all(producer, channels, outgoing)
@@ -225,7 +226,7 @@ class Relay(Leader):
                 if late:
                     sent = channel.last_position if channel.last_position in positions else Position(0)
                 if found.position > sent:
-                    envelope = encode(found, self._settings.event_source)
+                    envelope = encode(found, self._origin)
                     outgoing.setdefault(partition, []).append((found.position, envelope))
         failpoint("relay.before_send")
         await self._send_all(producer, channels, outgoing)

@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from events.envelope import Envelope, history_envelope, place_in
+from events.envelope import Envelope, Origin, history_envelope, place_in
 from events.keyring import Keyring, WrongKey
 from events.partitioning import partition_of
 from events.reader import CARRIED, COLUMNS
@@ -93,6 +93,7 @@ class Replay:
         rate: float | None,
     ) -> None:
         self._settings = settings
+        self._origin = Origin.of(settings)
         self._keyring = keyring
         self._connection = connection
         self._topic = topic
@@ -170,7 +171,7 @@ class Replay:
                     raise
                 done.unreadable += 1
                 continue
-            outgoing.setdefault(number, []).append(history_envelope(recorded, self._settings.event_source))
+            outgoing.setdefault(number, []).append(history_envelope(recorded, self._origin))
         await asyncio.gather(*(self._send_partition(producer, number, found) for number, found in outgoing.items()))
         done.sent += sum(map(len, outgoing.values()))
 

@@ -1,6 +1,7 @@
 """Names and JSON of events outside Python: what is stored and published must outlive this code."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -17,7 +18,6 @@ from events.user import (
     UserUpdated,
 )
 
-SCHEMA: Final = 1
 TYPES: Final[Mapping[str, type[UserEvent]]] = {
     "UserCreated": UserCreated,
     "UserUpdated": UserUpdated,
@@ -108,8 +108,22 @@ def changes_from_wire(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Cha
     }
 
 
-def event_from_wire(
-    *, event_id: UUID, type_name: str, record: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]
-) -> UserEvent:
-    """Raises KeyError for a type or a field that is not known."""
-    return TYPES[type_name](id=EventId(event_id), user=user_from_wire(record), changes=changes_from_wire(changes))
+def own_fields(kind: type[UserEvent]) -> tuple[str, ...]:
+    """What events of this type have beside the record and the changes; never personal."""
+    return tuple(field.name for field in fields(kind) if field.name not in {"id", "user", "changes"})
+
+
+def own_to_wire(event: UserEvent) -> dict[str, Any]:
+    return {name: value_to_wire(getattr(event, name)) for name in own_fields(type(event))}
+
+
+def event_from_wire(*, event_id: UUID, type_name: str, document: Mapping[str, Any]) -> UserEvent:
+    """The event of a document as events.versions has it. Raises KeyError for a type that is not known."""
+    kind = TYPES[type_name]
+    own = {name: value_from_wire(name, document[name]) for name in own_fields(kind) if name in document}
+    return kind(
+        id=EventId(event_id),
+        user=user_from_wire(document["user"]),
+        changes=changes_from_wire(document["changes"]),
+        **own,
+    )

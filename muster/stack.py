@@ -91,7 +91,7 @@ class _Starting:
                     kafka_bootstrap_servers=broker.bootstrap_servers,
                 ),
                 ports,
-                login_url=f"{urls['command_api']}/login",
+                urls,
             )
             for process in ROLES
         }
@@ -130,7 +130,7 @@ class _Starting:
         return broker
 
     def _environment(
-        self, settings: Mapping[str, str], ports: Mapping[str, int], *, login_url: str
+        self, settings: Mapping[str, str], ports: Mapping[str, int], urls: Mapping[str, str]
     ) -> Mapping[str, str]:
         return {
             "MUSTER_MODE": "development",
@@ -140,12 +140,14 @@ class _Starting:
             "FETCH_PAUSE": "0.01",
             # a token that was copied in the morning is still good after lunch
             "ACCESS_TOKEN_TTL": "43200",
+            # what events name their schemas by
+            "SCHEMAS_URL": f"{urls['query_api']}/schemas",
             **without_secrets(os.environ),
             **settings,
             "HOST": self.listening.host,
             **{name.upper(): str(port) for name, port in ports.items()},
             # the query API's /docs log in at the command API
-            "LOGIN_URL": login_url,
+            "LOGIN_URL": f"{urls['command_api']}/login",
             "ALLOWED_ORIGINS": ",".join([os.environ.get("ALLOWED_ORIGINS", ""), *self._origins(ports)]),
         }
 

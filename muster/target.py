@@ -51,4 +51,4 @@ def _of_stack(process: str) -> Mapping[str, str]:
         database_url=stack.database_url,
         kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
     )
-    return {"MUSTER_MODE": "development", **environment}
+    return {"MUSTER_MODE": "development", "SCHEMAS_URL": f"{stack.query_url}/schemas", **environment}

@@ -9,7 +9,15 @@ from uuid import UUID
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from events.envelope import Headers, NotOurEvent, sequence_of, snapshot_envelope
+from events.envelope import (
+    Headers,
+    NotOurEvent,
+    Origin,
+    document_of,
+    fixed_headers,
+    sequence_of,
+    snapshot_envelope,
+)
 from events.histories import FIRST_ID, Entry, entries_at
 from events.keyring import Keyring
 from events.partitioning import partition_of
@@ -38,7 +46,7 @@ CROSS JOIN LATERAL (
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """The last record of a user: `digest` is of its body and headers, None for one newer than what is compared."""
+    """The last record of a user: `digest` is of what it says, None for one newer than what is compared."""
 
     position: Position
     offset: int
@@ -49,13 +57,13 @@ class Snapshot:
     """One partition of the snapshot topic, read whole: a position and a digest for each of its users in memory."""
 
     def __init__(
-        self, connection: Connection, keyring: Keyring, standing: Standing, partition: TopicPartition, source: str
+        self, connection: Connection, keyring: Keyring, standing: Standing, partition: TopicPartition, origin: Origin
     ) -> None:
         self._connection = connection
         self._keyring = keyring
         self._standing = standing
         self._partition = partition
-        self._source = source
+        self._origin = origin
         self._last: dict[UUID, Last] = {}
         self.records = 0
 
@@ -138,7 +146,7 @@ class Snapshot:
         if entry.recorded is None:
             # told of the log already
             return None
-        expected = snapshot_envelope(entry.recorded, self._source)
+        expected = snapshot_envelope(entry.recorded, self._origin)
         if found.digest != _digest(expected.value, expected.headers):
             return self._finding(f"the record at offset {found.offset} is not what the event says", user_id, entry)
         return None
@@ -149,5 +157,16 @@ class Snapshot:
 
 
 def _digest(value: bytes | None, headers: Headers) -> bytes:
-    listed = [[name, content.hex()] for name, content in headers]
-    return hashlib.blake2b(orjson.dumps([None if value is None else value.hex(), listed]), digest_size=16).digest()
+    """Of what a record says, whichever version it says it in."""
+    content = None if value is None else _content(value, headers)
+    listed = [[name, content.hex()] for name, content in fixed_headers(headers)]
+    return hashlib.blake2b(orjson.dumps([content, listed]), digest_size=16).digest()
+
+
+def _content(value: bytes, headers: Headers) -> str:
+    try:
+        user = document_of(headers, value)["user"]
+    except (KeyError, TypeError, ValueError):
+        # no event says that
+        return value.hex()
+    return orjson.dumps(user, option=orjson.OPT_SORT_KEYS).hex()

@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from events.envelope import NotOurEvent, history_envelope, sequence_of
+from events.envelope import NotOurEvent, Origin, document_of, fixed_headers, history_envelope, sequence_of
 from events.histories import Entry, entries_at
 from events.keyring import Keyring
 from events.partitioning import partition_of
@@ -28,13 +28,13 @@ class Tail:
     """The last records of one partition of the history topic, read while `connection` shows one moment after it."""
 
     def __init__(
-        self, connection: Connection, keyring: Keyring, standing: Standing, partition: TopicPartition, source: str
+        self, connection: Connection, keyring: Keyring, standing: Standing, partition: TopicPartition, origin: Origin
     ) -> None:
         self._connection = connection
         self._keyring = keyring
         self._standing = standing
         self._partition = partition
-        self._source = source
+        self._origin = origin
         self._seen: set[Position] = set()
         self._first: Position | None = None
         self._last = Position(0)
@@ -77,12 +77,12 @@ class Tail:
         if entry.recorded is None:
             # told of the log already
             return
-        expected = history_envelope(entry.recorded, self._source)
+        expected = history_envelope(entry.recorded, self._origin)
         if record.key != expected.key:
             yield self._finding(record, "its key is not the user's id", entry)
-        if list(record.headers) != list(expected.headers):
+        if fixed_headers(record.headers) != fixed_headers(expected.headers):
             yield self._finding(record, "its headers are not those of the event", entry)
-        if record.value != expected.value and not (entry.erased and _once_was(record.value, expected.value)):
+        if record.value != expected.value and not _was(record, expected.value, erased=entry.erased):
             yield self._finding(record, "its body is not that of the event", entry)
 
     def _judge_place(self, record: Record, entry: Entry) -> Iterator[Finding]:
@@ -128,11 +128,13 @@ class Tail:
         )
 
 
-def _once_was(value: bytes | None, erased: bytes | None) -> bool:
-    """Whether a body is what an erased user's event was published as, before the personal values were gone."""
+def _was(record: Record, expected: bytes | None, *, erased: bool) -> bool:
+    """Whether a body is what the event was published as: in an older version, or with what is erased by now."""
     try:
-        held = orjson.loads(value or b"")
-        changes = {name: ERASED_CHANGE if name in PERSONAL else change for name, change in held["changes"].items()}
-        return {**held, "user": erased_record(held["user"]), "changes": changes} == orjson.loads(erased or b"")
+        held = document_of(record.headers, record.value or b"")
+        if erased:
+            changes = {name: ERASED_CHANGE if name in PERSONAL else change for name, change in held["changes"].items()}
+            held = {**held, "user": erased_record(held["user"]), "changes": changes}
+        return held == orjson.loads(expected or b"")
     except (KeyError, TypeError, ValueError, AttributeError):
         return False

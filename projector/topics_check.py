@@ -10,6 +10,7 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from events.envelope import Origin
 from events.keyring import Keyring
 from events.topics import Span, partition_numbers, spans, topic_reader
 from projector.findings import Finding
@@ -79,15 +80,15 @@ class TopicsCheck:
         tail: int,
     ) -> AsyncIterator[Finding]:
         known_end = self._known[partition].end
-        source = self._settings.event_source
+        origin = Origin.of(self._settings)
         if partition.topic == self._settings.events_topic:
-            last = Tail(connection, keyring, standing, partition, source)
+            last = Tail(connection, keyring, standing, partition, origin)
             wanted = Span(start=max(span.start, known_end - tail), end=known_end)
             async for finding in last.findings(self._consumer, wanted):
                 yield finding
             self.tally.tail += last.records
         else:
-            snapshot = Snapshot(connection, keyring, standing, partition, source)
+            snapshot = Snapshot(connection, keyring, standing, partition, origin)
             async for finding in snapshot.findings(self._consumer, span, known_end):
                 yield finding
             self.tally.snapshot += snapshot.records

@@ -8,12 +8,14 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from events.archive import Archive
+from events.envelope import Origin
 from events.keyring import open_keyring
 from identity import key_routes
 from identity.door import Door
 from identity.guard import check_routes
 from identity.openapi import name_login
 from query_api import (
+    contract_routes,
     erasure_routes,
     export_routes,
     feed_routes,
@@ -22,6 +24,7 @@ from query_api import (
     projection_routes,
     proof_routes,
 )
+from query_api.contract_routes import Contract
 from query_api.freshness import Freshness
 from query_api.listening import Listening
 from query_api.lookout import Lookout
@@ -43,6 +46,7 @@ ROUTES = (
     feed_routes.router,
     proof_routes.router,
     projection_routes.router,
+    contract_routes.router,
     key_routes.router,
 )
 
@@ -58,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     trees = Session(url, application="muster query proofs", timeout=timeout, reads=True)
     # a replica that is given no key reads users as they are now, and nothing of the log
     archive = Archive(logs, open_keyring(settings)) if settings.kek is not None else None
+    origin = Origin.of(settings)
     door = Door(settings)
     readiness = Readiness()
 
@@ -105,9 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.freshness = Freshness(lookout, max_wait=settings.max_wait)
         listening = None
         if archive is not None:
-            listening = Listening(
-                archive, source=settings.event_source, slow_after=settings.listener_timeout, stopping=stopping
-            )
+            listening = Listening(archive, origin=origin, slow_after=settings.listener_timeout, stopping=stopping)
         app.state.listening = listening
         following = asyncio.create_task(projection_metrics.follow(lookout))
         try:
@@ -136,12 +139,14 @@ def create_app(settings: Settings) -> FastAPI:
             {"name": "proofs", "description": "That nobody altered it: checkpoints, proofs and tiles"},
             {"name": "export", "description": "All that is held of a person"},
             {"name": "erasure", "description": "What was done to erase a person"},
+            {"name": "contract", "description": "What subscribers of the topics get; GET /asyncapi is a page of it"},
             {"name": "projection", "description": "Where the read model stands"},
             {"name": "identity", "description": "The keys that verify access tokens"},
         ],
         origins=settings.origins,
     )
-    app.state.door, app.state.archive, app.state.event_source = door, archive, settings.event_source
+    app.state.door, app.state.archive, app.state.origin = door, archive, origin
+    app.state.contract = Contract.of(settings)
     app.state.settings, app.state.logs, app.state.proofs = settings, logs, Proofs(trees)
     for routes in ROUTES:
         app.include_router(routes)

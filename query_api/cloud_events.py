@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from events.envelope import SEQUENCE_DIGITS, cloud_event
+from events.envelope import SEQUENCE_DIGITS, Origin, cloud_event
 from events.histories import Entry
 from events.record import EXAMPLE as RECORD_EXAMPLE
 from events.wire import time_to_wire
@@ -14,7 +14,7 @@ EXAMPLE: Final[dict[str, Any]] = {
     "source": "/muster/users",
     "subject": RECORD_EXAMPLE["id"],
     "time": "2026-03-02T10:30:00.004211Z",
-    "dataschema": "urn:muster:schema:UserUpdated:1",
+    "dataschema": "https://users.example.com/schemas/UserUpdated.v1.json",
     "sequence": "0000000000000004711",
     "userversion": "2",
     "correlationid": "0192d3c9-17a8-7c11-a2de-90c8f3d6be02",
@@ -27,15 +27,15 @@ EXAMPLE: Final[dict[str, Any]] = {
 }
 
 
-def cloud_event_of(entry: Entry, source: str) -> dict[str, Any]:
+def cloud_event_of(entry: Entry, origin: Origin) -> dict[str, Any]:
     """One that cannot be read has no data, and says why in the extension attribute `unreadable`."""
     if entry.recorded is not None:
-        return cloud_event(entry.recorded, source)
+        return cloud_event(entry.recorded, origin)
     return {
         "specversion": "1.0",
         "id": str(entry.event_id),
         "type": f"muster.{entry.type_name}",
-        "source": source,
+        "source": origin.source,
         "subject": str(entry.user_id),
         "time": time_to_wire(entry.recorded_at),
         "sequence": f"{entry.position:0{SEQUENCE_DIGITS}}",

@@ -11,6 +11,7 @@ from fastapi import Request as HttpRequest
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from events.archive import Archive, Wanted
+from events.envelope import Origin
 from events.recording import Position
 from events.wire import TYPES
 from identity.access_tokens import Caller
@@ -111,8 +112,8 @@ async def read_events(
     headers = {"Event-Position": str(feed.through), "Cache-Control": "no-cache"}
     if feed.through < (feed.head if until is None else min(until, feed.head)):
         headers["Link"] = f'</events?{query.next_page(feed.through)}>; rel="next"'
-    source: str = http.app.state.event_source
-    body = [cloud_event_of(entry, source) for entry in feed.entries]
+    origin: Origin = http.app.state.origin
+    body = [cloud_event_of(entry, origin) for entry in feed.entries]
     return Response(orjson.dumps(body), 200, headers, BATCH_TYPE)
 
 

@@ -11,6 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Send
 
 from events.archive import Archive, Wanted
+from events.envelope import Origin
 from events.histories import Entry
 from events.recording import Position
 from identity.access_tokens import Caller
@@ -39,9 +40,9 @@ log = logger(__name__)
 class Listening:
     """Gives each listener a stream of its own, however fast it is. Raises what Archive and Tail raise."""
 
-    def __init__(self, archive: Archive, *, source: str, slow_after: float, stopping: Callable[[], bool]) -> None:
+    def __init__(self, archive: Archive, *, origin: Origin, slow_after: float, stopping: Callable[[], bool]) -> None:
         self._archive = archive
-        self._source = source
+        self._origin = origin
         self._slow_after = slow_after
         self._stopping = stopping
         self._tail = Tail(archive, self._framed)
@@ -105,7 +106,7 @@ class Listening:
         return [one.frame for one in kept.events if one.entry.position <= end and wanted.takes(one.entry)], end
 
     def _framed(self, entry: Entry) -> bytes:
-        event = cloud_event_of(entry, self._source)
+        event = cloud_event_of(entry, self._origin)
         return b"id: %d\nevent: %s\ndata: %s\n\n" % (entry.position, event["type"].encode(), orjson.dumps(event))
 
 

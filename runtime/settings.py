@@ -63,6 +63,12 @@ class Settings(BaseSettings):
         description="rest between empty fetches, for a broker that answers them at once instead of holding them",
     )
     event_source: str = Field("/muster/users", description="the CloudEvents source attribute")
+    schemas_url: str = Field(
+        "http://127.0.0.1:8002/schemas",
+        pattern=r"^https?://[!-~]{1,500}$",
+        description="where subscribers reach the query API's /schemas: each event names its schema there"
+        " (ce_dataschema)",
+    )
     projector_group: str = "muster-projector"
     projector_instance: str | None = Field(
         None,

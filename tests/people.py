@@ -6,9 +6,10 @@ from typing import Any
 from uuid import UUID
 
 from command_api.decide import ChangeUser, CreateUser, DeleteUser
+from events.envelope import Origin
 from events.recording import Actor, Metadata, Position, RecordedEvent
 from events.user import Change, EventId, Status, User, UserCreated, UserEvent, UserId, changes_between
-from events.wire import NAMES, PERSONAL, SCHEMA
+from events.wire import NAMES, PERSONAL
 
 ADA_ID = UserId(UUID("0192d3c8-5b0e-7c31-9d5e-0a3f6f6f2b11"))
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -29,6 +30,7 @@ ADA = User(
 )
 ADA_CREATED = UserCreated(id=EventId(UUID(int=1)), user=ADA, changes=changes_between(None, ADA))
 
+ORIGIN = Origin(source="/muster/users", schemas="https://users.example.com/schemas")
 METADATA = Metadata(
     actor=Actor(subject="development", kind="operator"),
     request_id="request-1",
@@ -79,7 +81,6 @@ def recorded(event: UserEvent, *, position: int = 7, metadata: Metadata = METADA
         event=event,
         metadata=metadata,
         type_name=NAMES[type(event)],
-        schema=SCHEMA,
     )
 
 

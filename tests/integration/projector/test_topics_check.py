@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 
-from events.envelope import Envelope, history_envelope, snapshot_envelope
+from events.envelope import Envelope, Origin, history_envelope, snapshot_envelope
 from events.histories import entries_at
 from events.keyring import open_keyring
 from events.partitioning import partition_of
@@ -49,10 +49,10 @@ class Topics:
         return found
 
     async def history(self, position: int) -> Envelope:
-        return history_envelope(await self.recorded(position), self.settings.event_source)
+        return history_envelope(await self.recorded(position), Origin.of(self.settings))
 
     async def snapshot(self, position: int) -> Envelope:
-        return snapshot_envelope(await self.recorded(position), self.settings.event_source)
+        return snapshot_envelope(await self.recorded(position), Origin.of(self.settings))
 
     async def recorded(self, position: int) -> RecordedEvent:
         async with one_moment(self.settings) as connection:

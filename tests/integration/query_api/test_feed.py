@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from events import archive
-from events.envelope import history_envelope
+from events.envelope import Origin, history_envelope
 from events.keyring import Kek, Keyring
 from events.reader import AT
 from events.recording import event_of
@@ -27,6 +27,9 @@ async def feed(queries: httpx.AsyncClient, **parameters: object) -> httpx.Respon
     return answer
 
 
+ORIGIN = Origin(source="/muster/users", schemas="http://127.0.0.1:8002/schemas")
+
+
 def positions(answer: httpx.Response) -> list[int]:
     return [int(event["sequence"]) for event in answer.json()]
 
@@ -35,7 +38,7 @@ async def test_an_event_is_what_kafka_has(queries: httpx.AsyncClient, history: H
     history.create([1])
     (event,) = (await feed(queries)).json()
     row = history.owner.execute(AT, (1,)).fetchall()[0]
-    envelope = history_envelope(event_of(row, Keyring(Kek(KEK))), "/muster/users")
+    envelope = history_envelope(event_of(row, Keyring(Kek(KEK))), ORIGIN)
     headers = {name.removeprefix("ce_"): value.decode() for name, value in envelope.headers}
     headers["datacontenttype"] = headers.pop("content-type")
     data = event.pop("data")

@@ -13,7 +13,7 @@ from events.sealing import BrokenSeal
 from events.user import UserEvent, evolve
 from events.wire import user_to_wire
 from projector.rows import row_of as row_of_model
-from tests.people import ADA, ADA_CREATED, ADA_ID, METADATA, NOON, change, delete
+from tests.people import ADA, ADA_CREATED, ADA_ID, METADATA, NOON, ORIGIN, change, delete
 from tests.tokens import KEK
 
 KEYRING = Keyring(Kek(KEK))
@@ -61,11 +61,11 @@ def test_an_erased_users_event_keeps_its_shape_and_says_so() -> None:
 
 def test_nothing_personal_of_an_erased_user_is_published() -> None:
     recorded = event_of(stored(changed(), TOMBSTONE), KEYRING)
-    history = history_envelope(recorded, "/muster/users").value
+    history = history_envelope(recorded, ORIGIN).value
     assert history is not None
     assert b'"email":null' in history
     assert b"example.com" not in history
-    assert snapshot_envelope(recorded, "/muster/users").value is None
+    assert snapshot_envelope(recorded, ORIGIN).value is None
 
 
 def test_an_erased_users_events_fold_without_what_was_erased() -> None:
