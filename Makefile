@@ -46,8 +46,16 @@ types: $(INSTALLED) ## Check types, strictly, tests included
 imports: $(INSTALLED) ## Check that imports point down only
 	$(BIN)/lint-imports
 
+.PHONY: schemas
+schemas: $(INSTALLED) ## Write the events' JSON Schemas and the AsyncAPI document, if nobody is broken by them
+	$(BIN)/python -m events.contract
+
+.PHONY: contract
+contract: $(INSTALLED) ## Check that they are what the types say, and that no published version is broken
+	$(BIN)/python -m events.contract --check
+
 .PHONY: check
-check: lint types imports test ## Everything that must hold
+check: lint types imports contract test ## Everything that must hold
 
 .PHONY: lock
 lock: $(INSTALLED) ## Resolve the dependencies anew and pin them by hash (ARGS are uv's: --upgrade)
