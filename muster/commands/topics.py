@@ -1,7 +1,6 @@
 """Commands about the topics: publishing, sending again, looking."""
 
 import asyncio
-import os
 from typing import Annotated
 
 import typer
@@ -9,7 +8,7 @@ import typer
 from muster.answers import AS_JSON, Answer, answering
 from muster.failures import CannotRun
 from muster.operator import OperatorOption, operator_named
-from muster.target import target_settings, target_stack
+from muster.target import target_broker, target_settings
 from runtime.logs import configure_logging
 
 PANEL = "Any deployment"
@@ -85,6 +84,5 @@ def consume_topic(
 
     if follow and AS_JSON.get():
         raise CannotRun("--follow never ends, and --json tells at the end: say one of them", code="usage")
-    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or target_stack().kafka_bootstrap_servers
-    told = asyncio.run(consume(servers, topic, key=key, follow=follow))
+    told = asyncio.run(consume(target_broker(), topic, key=key, follow=follow))
     return Answer(result={"topic": topic, "records": told.documents})
