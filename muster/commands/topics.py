@@ -10,6 +10,7 @@ from muster.failures import CannotRun
 from muster.operator import OperatorOption, operator_named
 from muster.target import target_broker, target_settings
 from runtime.logs import configure_logging
+from runtime.settings import broker_settings_from_environment
 
 PANEL = "Any deployment"
 
@@ -69,6 +70,30 @@ def replay(
         force_live=force_live,
     )
     return replay_log(target_settings("projector"), asked, operator_named(operator))
+
+
+@app.command(rich_help_panel=PANEL)
+@answering
+def acls(
+    *,
+    relay: Annotated[str, typer.Option(metavar="NAME", help="The command API's and the relay's.")] = "muster-relay",
+    projector: Annotated[str, typer.Option(metavar="NAME", help="The projector's.")] = "muster-projector",
+    subscriber: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="One that may read, in groups NAME.*; again for more.")
+    ] = None,
+) -> Answer:
+    """Print the rights that each principal needs at the brokers, as commands of Kafka's own tool; nothing is changed.
+
+    Topics and group are those of the settings (EVENTS_TOPIC, PROJECTOR_GROUP and the others).
+    """
+    from muster.acls import rights  # noqa: PLC0415
+
+    settings = broker_settings_from_environment()
+    needed = list(rights(settings, relay=relay, projector=projector, subscribers=subscriber or []))
+    return Answer(
+        result={"rights": [one.to_wire() for one in needed]},
+        words=[one.command(settings.kafka_bootstrap_servers) for one in needed],
+    )
 
 
 @app.command("consume", rich_help_panel=PANEL)
