@@ -1,6 +1,7 @@
 """Commands about the topics: publishing, sending again, looking."""
 
 import asyncio
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -70,6 +71,40 @@ def replay(
         force_live=force_live,
     )
     return replay_log(target_settings("projector"), asked, operator_named(operator))
+
+
+class Sampled(StrEnum):
+    """What there are samples of."""
+
+    CREATED = "user.created"
+    UPDATED = "user.updated"
+    DELETED = "user.deleted"
+    ERASED = "user.erased"
+    SNAPSHOT = "user.snapshot"
+    TOMBSTONE = "user.tombstone"
+
+
+@app.command("trigger", rich_help_panel=PANEL)
+@answering
+def trigger_sample(
+    kind: Annotated[Sampled, typer.Argument(metavar="TYPE", help=f"One of {', '.join(Sampled)}.")],
+    *,
+    to_topic: Annotated[
+        str, typer.Option("--to-topic", metavar="TOPIC", help="One of your own; made like the live one if missing.")
+    ],
+    user: Annotated[
+        str | None, typer.Option(metavar="ID", help="Whom it is about: goes on from what the topic has of them.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many: of as many users, unless --user.")] = 1,
+) -> Answer:
+    """Send samples to a topic of your own, so that you see your handler run.
+
+    Each is a record as the live topic has it (the last two as the compacted one) of a person who does not exist, with
+    a header `sample`. A live topic is refused. It needs a broker and nothing else.
+    """
+    from muster.trigger import Asked, trigger  # noqa: PLC0415
+
+    return trigger(target_broker(), Asked(kind=kind.value, topic=to_topic, count=count, user=user))
 
 
 @app.command(rich_help_panel=PANEL)
