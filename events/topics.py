@@ -58,7 +58,7 @@ async def ensure_topics(settings: BrokerSettings) -> None:
         }
         # asking about a topic by name would have some brokers make it, with a number of partitions of their own
         existing = set(await admin.list_topics())
-        for name in wanted.keys() - existing:
+        for name in [name for name in wanted if name not in existing]:
             await _create(admin, name, wanted[name], settings, partitions=settings.topic_partitions)
         for found in await admin.describe_topics(list(wanted)):
             if found["error_code"] != NO_ERROR:
