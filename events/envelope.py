@@ -12,6 +12,7 @@ from events.recording import Position, RecordedEvent
 from events.user import UserDeleted
 from events.versions import Document, as_newest, newest
 from events.wire import changes_to_wire, own_to_wire, time_to_wire, user_to_wire
+from runtime.broker_settings import BrokerSettings
 from runtime.settings import Settings
 
 Headers = Sequence[tuple[str, bytes]]
@@ -38,7 +39,11 @@ class Origin:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        return cls(source=settings.event_source, schemas=settings.schemas_url.rstrip("/"))
+        return cls.named(settings.event_source, settings)
+
+    @classmethod
+    def named(cls, source: str, settings: BrokerSettings) -> Self:
+        return cls(source=source, schemas=settings.schemas_url.rstrip("/"))
 
     def schema(self, name: str, version: int) -> str:
         """The URL of a schema in events/schemas."""

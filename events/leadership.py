@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 from psycopg.rows import dict_row
 
+from events.broker_connection import refusal_of
 from runtime.database import Connection, Row
 from runtime.logs import logger
 from runtime.pacing import LONGEST, Backoff, wait_at_most
@@ -88,7 +89,11 @@ class Leader(ABC):
             except (*office.passing, KafkaError, psycopg.Error, OSError, TimeoutError) as error:
                 # the log tells the rest: an address or a name is nothing for whoever asks about readiness
                 self._set("retrying", type(error).__name__)
-                self._log.warning(f"{office.name} interrupted", reason=f"{type(error).__name__}: {error}")
+                refusal = await refusal_of(self._settings, error)
+                if refusal is not None:
+                    self._set("retrying", str(refusal))
+                reason = str(refusal or error)
+                self._log.warning(f"{office.name} interrupted", reason=f"{type(error).__name__}: {reason}")
             except Exception as error:  # noqa: BLE001 - a fault of this code: it is tried again, and seen
                 self._set("retrying", type(error).__name__)
                 self._log.exception(f"{office.name} failed")

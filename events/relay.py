@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from prometheus_client import Counter, Gauge
 
+from events.broker_connection import connection_arguments
 from events.envelope import Envelope, NotOurEvent, Origin, history_envelope, snapshot_envelope
 from events.erasures import note_burial, to_bury
 from events.histories import entries_at
@@ -77,7 +78,7 @@ class Relay(Leader):
         # only now: topics that were there before say which number is the right one
         await fix_partitions(connection, self._settings.topic_partitions)
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.kafka_bootstrap_servers,
+            **connection_arguments(self._settings),
             enable_idempotence=True,
             max_batch_size=262_144,
             request_timeout_ms=10_000,

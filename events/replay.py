@@ -10,6 +10,7 @@ from uuid import UUID
 import orjson
 from aiokafka import AIOKafkaProducer, TopicPartition
 
+from events.broker_connection import connection_arguments
 from events.envelope import Envelope, Origin, history_envelope, place_in
 from events.keyring import Keyring, WrongKey
 from events.partitioning import partition_of
@@ -105,9 +106,7 @@ class Replay:
         """`advanced` is told how many of the selection are done by now."""
         held = await self._held()
         done = Replayed()
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.kafka_bootstrap_servers, enable_idempotence=True, acks="all"
-        )
+        producer = AIOKafkaProducer(**connection_arguments(self._settings), enable_idempotence=True, acks="all")
         await producer.start()
         began = asyncio.get_running_loop().time()
         try:

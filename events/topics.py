@@ -6,11 +6,12 @@ from typing import Any, Final, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
 
+from events.broker_connection import connection_arguments
 from events.closed_connections import tell_closed_connections
 from events.partitioning import WrongPartitions
-from runtime.settings import Settings
+from runtime.broker_settings import BrokerSettings
 
 NO_ERROR: Final = 0
 COMPACTED: Final[Mapping[str, str]] = {"cleanup.policy": "compact", "unclean.leader.election.enable": "false"}
@@ -36,8 +37,8 @@ class Span:
 
 
 @asynccontextmanager
-async def admin_client(bootstrap_servers: str) -> AsyncGenerator[AIOKafkaAdminClient]:
-    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=10_000)
+async def admin_client(settings: BrokerSettings) -> AsyncGenerator[AIOKafkaAdminClient]:
+    client = AIOKafkaAdminClient(**connection_arguments(settings), request_timeout_ms=10_000)
     try:
         await client.start()
         yield client
@@ -45,9 +46,9 @@ async def admin_client(bootstrap_servers: str) -> AsyncGenerator[AIOKafkaAdminCl
         await client.close()
 
 
-async def ensure_topics(settings: Settings) -> None:
+async def ensure_topics(settings: BrokerSettings) -> None:
     """Create the topics that are missing; raises WrongPartitions for one that has another number of them."""
-    async with admin_client(settings.kafka_bootstrap_servers) as admin:
+    async with admin_client(settings) as admin:
         wanted = {
             settings.events_topic: _history_config(settings),
             settings.snapshot_topic: {
@@ -57,7 +58,7 @@ async def ensure_topics(settings: Settings) -> None:
         }
         # asking about a topic by name would have some brokers make it, with a number of partitions of their own
         existing = set(await admin.list_topics())
-        for name in wanted.keys() - existing:
+        for name in [name for name in wanted if name not in existing]:
             await _create(admin, name, wanted[name], settings, partitions=settings.topic_partitions)
         for found in await admin.describe_topics(list(wanted)):
             if found["error_code"] != NO_ERROR:
@@ -69,23 +70,23 @@ async def ensure_topics(settings: Settings) -> None:
                 )
 
 
-async def ensure_topic(settings: Settings, name: str) -> None:
+async def ensure_topic(settings: BrokerSettings, name: str) -> None:
     """Create a topic for events like the live one, unless there is one of that name, whatever it is like."""
-    async with admin_client(settings.kafka_bootstrap_servers) as admin:
+    async with admin_client(settings) as admin:
         if name not in await admin.list_topics():
             await _create(admin, name, _history_config(settings), settings, partitions=settings.topic_partitions)
 
 
-async def ensure_compacted(settings: Settings, name: str) -> None:
+async def ensure_compacted(settings: BrokerSettings, name: str) -> None:
     """Create a topic of one partition that keeps the newest record of each key, unless it is there."""
-    async with admin_client(settings.kafka_bootstrap_servers) as admin:
+    async with admin_client(settings) as admin:
         if name not in await admin.list_topics():
             await _create(admin, name, COMPACTED, settings, partitions=1)
 
 
-async def partition_numbers(bootstrap_servers: str, topic: str) -> list[int]:
+async def partition_numbers(settings: BrokerSettings, topic: str) -> list[int]:
     """The numbers of a topic's partitions; none of a topic that is not there. Raises KafkaError."""
-    async with admin_client(bootstrap_servers) as admin:
+    async with admin_client(settings) as admin:
         # as above: never by the name of one that may not be there
         if topic not in await admin.list_topics():
             return []
@@ -93,7 +94,7 @@ async def partition_numbers(bootstrap_servers: str, topic: str) -> list[int]:
         return sorted(partition["partition"] for partition in found["partitions"])
 
 
-def _history_config(settings: Settings) -> Mapping[str, str]:
+def _history_config(settings: BrokerSettings) -> Mapping[str, str]:
     return {
         "cleanup.policy": "delete",
         "retention.ms": str(settings.topic_retention_hours * 3_600_000),
@@ -103,7 +104,7 @@ def _history_config(settings: Settings) -> Mapping[str, str]:
 
 
 async def _create(
-    admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str], settings: Settings, *, partitions: int
+    admin: AIOKafkaAdminClient, name: str, config: Mapping[str, str], settings: BrokerSettings, *, partitions: int
 ) -> None:
     topic = NewTopic(name, partitions, settings.topic_replication, topic_configs=dict(config))
     # the response's type depends on the protocol version: it has (topic, error code, message)
@@ -111,13 +112,13 @@ async def _create(
     for _, code, message in cast("list[tuple[str, int, str | None]]", response.topic_errors):
         error: type[KafkaError] = for_code(code)
         if code != NO_ERROR and error is not TopicAlreadyExistsError:
-            raise error(message or name)
+            raise error(name if error is TopicAuthorizationFailedError else message or name)
 
 
-def topic_reader(settings: Settings) -> AIOKafkaConsumer:
+def topic_reader(settings: BrokerSettings) -> AIOKafkaConsumer:
     """A consumer outside any group, for looking at partitions one assigns oneself."""
     return AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
+        **connection_arguments(settings),
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level="read_committed",

@@ -1,3 +1,4 @@
+import logging
 import sys
 from contextlib import redirect_stdout
 
@@ -9,3 +10,5 @@ def log_to_stderr() -> None:
     # what it writes to is what stdout is when it is called
     with redirect_stdout(sys.stderr):
         configure_logging("muster", "warning")
+    # a command says in one line what is wrong with a broker
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -7,27 +7,31 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from events.broker_connection import connection_arguments, trouble
 from events.topics import Record, partition_numbers, poll, spans
 from muster.answers import Parts
 from muster.failures import CannotRun
+from runtime.broker_settings import BrokerSettings
 
 QUIET_FOR = 0.5
 
 
-async def consume(bootstrap_servers: str, topic: str, *, key: str | None, follow: bool) -> Parts:
+async def consume(settings: BrokerSettings, topic: str, *, key: str | None, follow: bool) -> Parts:
     """Each record as a line of JSON, oldest first within a partition; with `follow`, go on until cancelled.
 
     Raises CannotRun when there is no such broker or topic.
     """
     told = Parts()
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap_servers, enable_auto_commit=False, auto_offset_reset="earliest"
-    )
+    # the files that it needs may be another's by now
+    consumer: AIOKafkaConsumer | None = None
     try:
+        consumer = AIOKafkaConsumer(
+            **connection_arguments(settings), enable_auto_commit=False, auto_offset_reset="earliest"
+        )
         await consumer.start()
-        numbers = await partition_numbers(bootstrap_servers, topic)
+        numbers = await partition_numbers(settings, topic)
         if not numbers:
-            raise CannotRun(f"there is no topic {topic} at {bootstrap_servers}")
+            raise CannotRun(_no_topic(settings, topic))
         partitions = [TopicPartition(topic, number) for number in numbers]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
@@ -39,10 +43,16 @@ async def consume(bootstrap_servers: str, topic: str, *, key: str | None, follow
                     document = _document(record)
                     told.add(document, orjson.dumps(document).decode())
     except (KafkaError, OSError, asyncio.IncompleteReadError) as error:
-        raise CannotRun(f"the broker at {bootstrap_servers}: {error}") from None
+        raise CannotRun(await trouble(settings, error)) from None
     finally:
-        await consumer.stop()
+        if consumer is not None:
+            await consumer.stop()
     return told
+
+
+def _no_topic(settings: BrokerSettings, topic: str) -> str:
+    hidden = ", or none that this principal may see (`muster acls`)" if settings.may_be_refused else ""
+    return f"there is no topic {topic} at {settings.kafka_bootstrap_servers}{hidden}"
 
 
 def _sequence(record: Record) -> str:

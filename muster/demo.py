@@ -10,8 +10,11 @@ import httpx
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from events.broker_connection import connection_arguments
 from events.topics import Record, poll
 from muster.running import RunningStack
+from muster.target import broker_of
+from runtime.broker_settings import BrokerSettings
 from runtime.secret_values import secret_in
 
 TOPIC = "users.events.v1"
@@ -73,7 +76,7 @@ async def tell(stack: RunningStack, say: Callable[[str], None]) -> int:
     """
     async with (
         httpx.AsyncClient(timeout=30, trust_env=False) as client,
-        _topic_from_now(stack.kafka_bootstrap_servers) as consumer,
+        _topic_from_now(broker_of(stack)) as consumer,
     ):
         story = Story(stack=stack, say=say, client=client)
         await _log_in(story)
@@ -155,8 +158,8 @@ async def _records_of(consumer: AIOKafkaConsumer, user_id: str, wanted: int) -> 
 
 
 @asynccontextmanager
-async def _topic_from_now(bootstrap_servers: str) -> AsyncGenerator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
+async def _topic_from_now(settings: BrokerSettings) -> AsyncGenerator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(**connection_arguments(settings), enable_auto_commit=False)
     try:
         await consumer.start()
         # asking for a topic that the client has not seen yet makes it look
@@ -171,7 +174,7 @@ async def _topic_from_now(bootstrap_servers: str) -> AsyncGenerator[AIOKafkaCons
             await consumer.position(partition)
         yield consumer
     except KafkaError as error:
-        raise StepFailed(f"no Kafka at {bootstrap_servers}: {error}") from None
+        raise StepFailed(f"no Kafka at {settings.kafka_bootstrap_servers}: {error}") from None
     finally:
         await consumer.stop()
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import psycopg
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 from rich.text import Text
 
+from events.broker_connection import RIGHTS, Refusal, refusal_of
 from events.fitting import email_index, keks_in_use, wrong_index_key
 from events.keyring import BadKey, open_digester, open_keyring, read_key, read_keys
 from events.topics import admin_client
@@ -233,23 +234,30 @@ async def _changing(connection: Connection, settings: Settings) -> Check | None:
 async def _broker(settings: Settings) -> AsyncIterator[Check]:
     servers = settings.kafka_bootstrap_servers
     try:
-        async with asyncio.timeout(BROKER_WITHIN), admin_client(servers) as admin:
+        async with asyncio.timeout(BROKER_WITHIN), admin_client(settings) as admin:
             names = set(await admin.list_topics())
             wanted = [settings.events_topic, settings.snapshot_topic]
-            described = await admin.describe_topics([name for name in wanted if name in names])
+            # of what is not shown, a broker with rules tells whether it may be seen; another might make it, being asked
+            asked = wanted if settings.may_be_refused else [name for name in wanted if name in names]
+            described = await admin.describe_topics(asked)
     except (KafkaError, OSError, TimeoutError) as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        remedy = "start Kafka, and see that KAFKA_BOOTSTRAP_SERVERS names it as this machine can reach it"
-        yield Check(name="broker", state="failed", found=f"{servers}: {told}", remedy=remedy)
+        refusal = await refusal_of(settings, error) or Refusal(
+            problem=" ".join(str(error).split()) or type(error).__name__,
+            remedy="start Kafka, and see that KAFKA_BOOTSTRAP_SERVERS names it as this machine can reach it",
+        )
+        yield Check(name="broker", state="failed", found=f"{servers}: {refusal.problem}", remedy=refusal.remedy)
         return
-    yield Check(name="broker", state="ok", found=servers)
+    login = f" as {settings.kafka_sasl_username}" if settings.has_sasl else ""
+    yield Check(name="broker", state="ok", found=f"{servers}, {settings.kafka_security_protocol}{login}")
     for name in wanted:
         found = next((topic for topic in described if topic["topic"] == name), None)
         yield _topic(name, found, settings)
 
 
 def _topic(name: str, found: dict[str, Any] | None, settings: Settings) -> Check:
-    if found is None:
+    if found is not None and found["error_code"] == TopicAuthorizationFailedError.errno:
+        return Check(name=name, state="failed", found="the broker refuses any right to it", remedy=f"see {RIGHTS}")
+    if found is None or found["error_code"] == UnknownTopicOrPartitionError.errno:
         return Check(name=name, state="warning", found="is not there", remedy="a relay makes it: start a command API")
     if found["error_code"] != NO_ERROR:
         return Check(name=name, state="failed", found=f"error {found['error_code']}", remedy="see the broker's log")

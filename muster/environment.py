@@ -4,6 +4,7 @@ from pathlib import Path
 from muster.database import ROLES, as_role
 from muster.failures import CannotRun
 from muster.home import Home
+from runtime.broker_settings import CONNECTION
 from runtime.secret_values import SECRETS, secret_in
 
 # of the development stack
@@ -38,9 +39,14 @@ def process_environment(
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """Leave out the secrets, in either form, of whatever deployment an environment describes."""
+    """Leave out the secrets, in either form, and the brokers' login, of whatever deployment it describes."""
     secrets = {name.upper() for name in SECRETS} | {"FIRST_ADMIN_EMAIL"}
-    return {name: value for name, value in environment.items() if name.upper().removesuffix("_FILE") not in secrets}
+    connection = {name.upper() for name in CONNECTION}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.upper().removesuffix("_FILE") not in secrets and name.upper() not in connection
+    }
 
 
 def secret_from(environment: Mapping[str, str], variable: str) -> str | None:

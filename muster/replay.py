@@ -11,6 +11,7 @@ import psycopg
 from aiokafka.errors import KafkaError
 from psycopg.rows import dict_row
 
+from events.broker_connection import trouble
 from events.keyring import WrongKey, open_keyring
 from events.reader import head_position
 from events.recording import Position
@@ -62,11 +63,16 @@ def replay_log(settings: Settings, asked: Asked, operator: str) -> Answer:
         )
     failpoints.arm(settings.failpoints)
     try:
-        return asyncio.run(_replay(settings, asked, operator))
-    except (KafkaError, OSError) as error:
-        raise CannotRun(f"the broker at {settings.kafka_bootstrap_servers}: {error}") from None
+        return asyncio.run(_replay_or_tell(settings, asked, operator))
     except WrongKey as error:
         raise CannotRun(str(error), code="wrong_key") from None
+
+
+async def _replay_or_tell(settings: Settings, asked: Asked, operator: str) -> Answer:
+    try:
+        return await _replay(settings, asked, operator)
+    except (KafkaError, OSError) as error:
+        raise CannotRun(await trouble(settings, error)) from None
 
 
 async def _replay(settings: Settings, asked: Asked, operator: str) -> Answer:
@@ -87,7 +93,7 @@ async def _replay(settings: Settings, asked: Asked, operator: str) -> Answer:
             )
         name = name_of(asked.parameters)
         await ensure_topic(settings, asked.topic)
-        partitions = len(await partition_numbers(settings.kafka_bootstrap_servers, asked.topic))
+        partitions = len(await partition_numbers(settings, asked.topic))
         replay = Replay(
             settings, keyring, connection, topic=asked.topic, partitions=partitions, name=name, rate=asked.rate
         )

@@ -7,8 +7,9 @@ from typing import TypeVar
 from muster.environment import process_environment, secret_from
 from muster.home import Home, home_at
 from muster.running import RunningStack, running_stack
+from runtime.broker_settings import BrokerSettings
 from runtime.database import Connection, Session
-from runtime.settings import Settings, settings_from_environment
+from runtime.settings import Settings, broker_settings_from_environment, settings_from_environment
 
 T = TypeVar("T")
 
@@ -29,7 +30,24 @@ def target_settings(process: str = "command_api") -> Settings:
     """That process's settings. Raises BadSettings, and CannotRun when neither is there."""
     if secret_from(os.environ, "DATABASE_URL") is not None:
         return settings_from_environment()
-    return settings_from_environment(**{name.lower(): value for name, value in _of_stack(process).items()})
+    stack = {name.lower(): value for name, value in _of_stack(process).items()}
+    return settings_from_environment(**BrokerSettings.unsecured(), **stack)
+
+
+def target_broker() -> BrokerSettings:
+    """The brokers that the environment names. Raises BadSettings, and CannotRun when neither is there."""
+    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        return broker_settings_from_environment()
+    return broker_of(target_stack())
+
+
+def broker_of(stack: RunningStack) -> BrokerSettings:
+    """A development stack's own broker, whatever another's connection the environment describes."""
+    return broker_settings_from_environment(
+        muster_mode="development",
+        kafka_bootstrap_servers=stack.kafka_bootstrap_servers,
+        **BrokerSettings.unsecured(),
+    )
 
 
 async def on_database(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:

@@ -6,6 +6,7 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from events.broker_connection import connection_arguments
 from events.topics import poll
 from runtime.settings import Settings
 
@@ -18,7 +19,7 @@ UNPLACED: Final = (NoOffsetForPartitionError, OffsetOutOfRangeError)
 def events_consumer(settings: Settings, listener: ConsumerRebalanceListener) -> AIOKafkaConsumer:
     """A consumer that commits nothing to the broker and seeks for itself; it is started by the caller."""
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
+        **connection_arguments(settings),
         group_id=settings.projector_group,
         group_instance_id=settings.projector_instance,
         enable_auto_commit=False,

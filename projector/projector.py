@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
+from events.broker_connection import refusal_of
 from events.keyring import WrongKey
 from events.parked import TooManyParked
 from events.topics import Record, WrongPartitions, ensure_topics, poll, spans
@@ -117,7 +118,10 @@ class Projector(ConsumerRebalanceListener):
             except (Unavailable, OutcomeUnknown, KafkaError, OSError, TimeoutError, PartitionMoved) as error:
                 # the log tells the rest: an address or a name is nothing for whoever asks about readiness
                 self._set("retrying", type(error).__name__)
-                log.warning("projector interrupted", reason=f"{type(error).__name__}: {error}")
+                refusal = await refusal_of(self._settings, error)
+                if refusal is not None:
+                    self._set("retrying", str(refusal))
+                log.warning("projector interrupted", reason=f"{type(error).__name__}: {refusal or error}")
             except Exception as error:  # a fault of this code: nothing is passed over, it is tried again, and seen
                 self._set("retrying", type(error).__name__)
                 log.exception("projector failed")

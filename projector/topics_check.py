@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from events.broker_connection import trouble
 from events.envelope import Origin
 from events.keyring import Keyring
 from events.topics import Span, partition_numbers, spans, topic_reader
@@ -61,7 +62,7 @@ class TopicsCheck:
 
         Raises CannotVerify, WrongKey and psycopg's errors.
         """
-        with _broker_trouble(self._settings):
+        async with _broker_trouble(self._settings):
             held = await spans(self._consumer, list(self._known))
             for partition, span in held.items():
                 if (finding := _cut_short(partition, span, standing)) is not None:
@@ -99,7 +100,7 @@ async def topics_check(settings: Settings) -> AsyncGenerator[TopicsCheck]:
     """Raises CannotVerify when the broker or a topic is not there."""
     consumer = topic_reader(settings)
     try:
-        with _broker_trouble(settings):
+        async with _broker_trouble(settings):
             await consumer.start()
             partitions = [
                 partition
@@ -115,7 +116,7 @@ async def topics_check(settings: Settings) -> AsyncGenerator[TopicsCheck]:
 
 
 async def _partitions(settings: Settings, topic: str) -> list[TopicPartition]:
-    numbers = await partition_numbers(settings.kafka_bootstrap_servers, topic)
+    numbers = await partition_numbers(settings, topic)
     if not numbers:
         raise CannotVerify(f"there is no topic {topic}: start the relay, or compare the rest with --no-topics")
     if numbers != list(range(settings.topic_partitions)):
@@ -136,12 +137,9 @@ def _cut_short(partition: TopicPartition, span: Span, standing: Standing) -> Fin
     )
 
 
-@contextmanager
-def _broker_trouble(settings: Settings) -> Generator[None]:
+@asynccontextmanager
+async def _broker_trouble(settings: Settings) -> AsyncGenerator[None]:
     try:
         yield
     except (KafkaError, OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-        raise CannotVerify(
-            f"the broker at {settings.kafka_bootstrap_servers}: {type(error).__name__} {error}".rstrip()
-            + "; --no-topics compares the rest"
-        ) from None
+        raise CannotVerify(f"{await trouble(settings, error)}; --no-topics compares the rest") from None

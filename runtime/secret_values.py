@@ -17,6 +17,8 @@ SECRETS = (
     "email_index_key",
     "email_index_keys_known",
     "first_admin_password",
+    "kafka_sasl_password",
+    "kafka_key_password",
 )
 
 PLACEHOLDERS = frozenset(

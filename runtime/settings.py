@@ -1,13 +1,15 @@
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
-from typing import Literal, Self
+from typing import Literal, TypeVar
 
-from pydantic import Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
 
+from runtime.broker_settings import BrokerSettings
 from runtime.places import listed, network_of, origin_of
-from runtime.secret_values import SECRETS, SecretFile, database_password, is_placeholder, secret_in, with_files
+from runtime.secret_values import database_password, is_placeholder
+
+Told = TypeVar("Told", bound=BrokerSettings)
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -16,18 +18,14 @@ class BadSettings(Exception):
     """The environment does not describe a process that can run."""
 
 
-class Settings(BaseSettings):
+class Settings(BrokerSettings):
     """What a process is told from outside, read once in its `__main__` and passed in.
 
-    Each field is the environment variable of the same name in capitals; a secret may be in a file instead, which
-    the variable with _FILE names. Times are in seconds.
+    Each field, and each of BrokerSettings, is the environment variable of the same name in capitals; a secret may be in
+    a file instead, which the variable with _FILE names. Times are in seconds.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    muster_mode: Literal["production", "development", "test"] = "production"
     database_url: SecretStr = Field(description="postgresql://user:password@host:port/database")
-    kafka_bootstrap_servers: str = "127.0.0.1:9092"
 
     kek: SecretStr | None = Field(None, description="the key-encryption key: 32 bytes in base64")
     keks_known: SecretStr | None = Field(
@@ -47,15 +45,6 @@ class Settings(BaseSettings):
     projector_port: int = Field(8003, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    events_topic: str = "users.events.v1"
-    snapshot_topic: str = "users.snapshot.v1"
-    checkpoints_topic: str = "users.checkpoints.v1"
-    topic_partitions: int = Field(6, ge=1, le=1000, description="fixed for ever once the topics exist")
-    topic_replication: int = Field(1, ge=1, le=10)
-    topic_retention_hours: int = Field(168, ge=1)
-    snapshot_compaction_hours: int = Field(
-        24, ge=1, description="how long the snapshot topic may keep what a later record or tombstone replaces"
-    )
     fetch_pause: float = Field(
         0.0,
         ge=0,
@@ -63,13 +52,6 @@ class Settings(BaseSettings):
         description="rest between empty fetches, for a broker that answers them at once instead of holding them",
     )
     event_source: str = Field("/muster/users", description="the CloudEvents source attribute")
-    schemas_url: str = Field(
-        "http://127.0.0.1:8002/schemas",
-        pattern=r"^https?://[!-~]{1,500}$",
-        description="where subscribers reach the query API's /schemas: each event names its schema there"
-        " (ce_dataschema)",
-    )
-    projector_group: str = "muster-projector"
     projector_instance: str | None = Field(
         None,
         min_length=1,
@@ -152,23 +134,6 @@ class Settings(BaseSettings):
 
     failpoints: str = Field("", description="point=kill|pause|hang,...; tests only (runtime.failpoints)")
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings names its arguments
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what the caller says, then the environment: NAME_FILE from the one overrides NAME from the other."""
-        variables = {name.lower(): value for name, value in os.environ.items()}
-        files = {name: variables[name] for secret in SECRETS if (name := f"{secret}_file") in variables}
-        return (
-            InitSettingsSource(settings_cls, with_files(init_settings())),
-            InitSettingsSource(settings_cls, with_files(env_settings() | files)),
-        )
-
     @property
     def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """The networks of `trusted_proxies`; an address is a network of one."""
@@ -178,21 +143,6 @@ class Settings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """The `allowed_origins`, each as a browser writes it in an Origin header."""
         return frozenset(origin_of(origin) for origin in listed(self.allowed_origins))
-
-    @field_validator(*SECRETS, mode="before")
-    @classmethod
-    def _read_secret(cls, value: object, info: ValidationInfo) -> object:
-        variable = str(info.field_name).upper()
-        if isinstance(value, SecretFile):
-            if value.beside_value:
-                raise ValueError(f"{variable} and {variable}_FILE are both set: unset one")
-            try:
-                return secret_in(value.path)
-            except ValueError as error:
-                raise ValueError(f"{variable}_FILE: {error}") from None
-        if value == "":
-            raise ValueError(f"{variable} is empty: set it or {variable}_FILE, or unset it")
-        return value
 
     @field_validator("erase_deleted_after", mode="before")
     @classmethod
@@ -219,18 +169,14 @@ class Settings(BaseSettings):
             origin_of(origin)
         return value
 
-    @model_validator(mode="after")
-    def _check_together(self) -> Self:
-        wrong: list[str] = []
+    def _at_odds(self) -> Iterator[str]:
         if self.failpoints and self.muster_mode != "test":
-            wrong.append("FAILPOINTS is for MUSTER_MODE=test only: unset it")
+            yield "FAILPOINTS is for MUSTER_MODE=test only: unset it"
         if (self.first_admin_email is None) != (self.first_admin_password is None):
-            wrong.append("FIRST_ADMIN_EMAIL and FIRST_ADMIN_PASSWORD (or its _FILE) go together: set both or none")
+            yield "FIRST_ADMIN_EMAIL and FIRST_ADMIN_PASSWORD (or its _FILE) go together: set both or none"
         if self.muster_mode == "production":
-            wrong += self._unfit_for_production()
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return self
+            yield from self._unfit_for_production()
+        yield from super()._at_odds()
 
     def _unfit_for_production(self) -> Iterator[str]:
         """Say what to mend. The keys are looked at by who decodes them: events.keyring."""
@@ -253,8 +199,17 @@ def settings_from_environment(**overrides: object) -> Settings:
 
     Raises BadSettings with one line that names each thing to mend, and no secret.
     """
+    return _read(Settings, overrides)
+
+
+def broker_settings_from_environment(**overrides: object) -> BrokerSettings:
+    """As `settings_from_environment`, of the brokers alone: for what needs no database."""
+    return _read(BrokerSettings, overrides)
+
+
+def _read(kind: type[Told], overrides: Mapping[str, object]) -> Told:
     try:
-        return Settings(**overrides)  # pyright: ignore[reportArgumentType]
+        return kind(**overrides)  # pyright: ignore[reportArgumentType]
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         raise BadSettings("; ".join(_sentence(one["loc"], one["msg"]) for one in found)) from None

@@ -43,6 +43,15 @@ class Process:
         """How a part of the process is, as /readyz tells it."""
         return self.get("/readyz").json()["parts"][name]
 
+    def answers(self) -> bool:
+        """Whether it can be asked how its parts are, ready or not."""
+        if self.popen.poll() is not None:
+            raise AssertionError(f"{self.name} ended with {self.popen.returncode}:\n{self.log.read_text()[-4000:]}")
+        try:
+            return bool(self.get("/readyz").json()["parts"])
+        except httpx.TransportError:
+            return False
+
     def ready(self) -> bool:
         if self.popen.poll() is not None:
             raise AssertionError(f"{self.name} ended with {self.popen.returncode}:\n{self.log.read_text()[-4000:]}")

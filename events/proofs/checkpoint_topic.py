@@ -8,6 +8,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from events.broker_connection import connection_arguments
 from events.topics import ensure_compacted, record_at, spans, topic_reader
 from runtime.settings import Settings
 
@@ -46,7 +47,7 @@ class CheckpointTopic:
 async def checkpoint_topic(settings: Settings) -> AsyncGenerator[CheckpointTopic]:
     await ensure_compacted(settings, settings.checkpoints_topic)
     producer = AIOKafkaProducer(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
+        **connection_arguments(settings),
         enable_idempotence=True,
         request_timeout_ms=10_000,
     )

@@ -1,7 +1,7 @@
 """Commands about the topics: publishing, sending again, looking."""
 
 import asyncio
-import os
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -9,8 +9,9 @@ import typer
 from muster.answers import AS_JSON, Answer, answering
 from muster.failures import CannotRun
 from muster.operator import OperatorOption, operator_named
-from muster.target import target_settings, target_stack
+from muster.target import target_broker, target_settings
 from runtime.logs import configure_logging
+from runtime.settings import broker_settings_from_environment
 
 PANEL = "Any deployment"
 
@@ -72,6 +73,64 @@ def replay(
     return replay_log(target_settings("projector"), asked, operator_named(operator))
 
 
+class Sampled(StrEnum):
+    """What there are samples of."""
+
+    CREATED = "user.created"
+    UPDATED = "user.updated"
+    DELETED = "user.deleted"
+    ERASED = "user.erased"
+    SNAPSHOT = "user.snapshot"
+    TOMBSTONE = "user.tombstone"
+
+
+@app.command("trigger", rich_help_panel=PANEL)
+@answering
+def trigger_sample(
+    kind: Annotated[Sampled, typer.Argument(metavar="TYPE", help=f"One of {', '.join(Sampled)}.")],
+    *,
+    to_topic: Annotated[
+        str, typer.Option("--to-topic", metavar="TOPIC", help="One of your own; made like the live one if missing.")
+    ],
+    user: Annotated[
+        str | None, typer.Option(metavar="ID", help="Whom it is about: goes on from what the topic has of them.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many: of as many users, unless --user.")] = 1,
+) -> Answer:
+    """Send samples to a topic of your own, so that you see your handler run.
+
+    Each is a record as the live topic has it (the last two as the compacted one) of a person who does not exist, with
+    a header `sample`. A live topic is refused. It needs a broker and nothing else.
+    """
+    from muster.trigger import Asked, trigger  # noqa: PLC0415
+
+    return trigger(target_broker(), Asked(kind=kind.value, topic=to_topic, count=count, user=user))
+
+
+@app.command(rich_help_panel=PANEL)
+@answering
+def acls(
+    *,
+    relay: Annotated[str, typer.Option(metavar="NAME", help="The command API's and the relay's.")] = "muster-relay",
+    projector: Annotated[str, typer.Option(metavar="NAME", help="The projector's.")] = "muster-projector",
+    subscriber: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="One that may read, in groups NAME.*; again for more.")
+    ] = None,
+) -> Answer:
+    """Print the rights that each principal needs at the brokers, as commands of Kafka's own tool; nothing is changed.
+
+    Topics and group are those of the settings (EVENTS_TOPIC, PROJECTOR_GROUP and the others).
+    """
+    from muster.acls import rights  # noqa: PLC0415
+
+    settings = broker_settings_from_environment()
+    needed = list(rights(settings, relay=relay, projector=projector, subscribers=subscriber or []))
+    return Answer(
+        result={"rights": [one.to_wire() for one in needed]},
+        words=[one.command(settings.kafka_bootstrap_servers) for one in needed],
+    )
+
+
 @app.command("consume", rich_help_panel=PANEL)
 @answering
 def consume_topic(
@@ -85,6 +144,5 @@ def consume_topic(
 
     if follow and AS_JSON.get():
         raise CannotRun("--follow never ends, and --json tells at the end: say one of them", code="usage")
-    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or target_stack().kafka_bootstrap_servers
-    told = asyncio.run(consume(servers, topic, key=key, follow=follow))
+    told = asyncio.run(consume(target_broker(), topic, key=key, follow=follow))
     return Answer(result={"topic": topic, "records": told.documents})

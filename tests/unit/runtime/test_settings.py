@@ -12,8 +12,11 @@ from pydantic import SecretStr, ValidationError
 from events.keyring import BadKey, open_digester, open_keyring
 from runtime.secret_values import SECRETS
 from runtime.settings import BadSettings, Settings, settings_from_environment
+from tests.certificates import Authority
 from tests.processes import environment_of
 
+# of the example, what is for brokers with TLS and logins alone
+SECURED = {"KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "KAFKA_KEY_PASSWORD"}
 EXAMPLE = Path(__file__).parents[3] / ".env.example"
 PASSWORD = "Tr0ub4dor-of-the-tests"
 DATABASE: dict[str, Any] = {"database_url": f"postgresql://muster:{PASSWORD}@db/muster"}
@@ -25,8 +28,19 @@ SECRET_VALUES = {
     "keks_known": base64.b64encode(secrets.token_bytes(32)).decode(),
     "email_index_keys_known": base64.b64encode(secrets.token_bytes(32)).decode(),
     "first_admin_password": PASSWORD,
+    "kafka_sasl_password": "Scr4m-of-the-tests",
+    "kafka_key_password": "K3y-of-the-tests",
 }
+# what the last two go with; the files are made once for all tests
+BROKER_LOGIN: dict[str, Any] = {"kafka_security_protocol": "SASL_SSL", "kafka_sasl_username": "muster-relay"}
+CLIENT_FILES: dict[str, Any] = {}
 ADMIN: dict[str, Any] = {"first_admin_email": "ada@example.com", "first_admin_password": PASSWORD}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _client_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    pair = Authority(tmp_path_factory.mktemp("tls")).issue("client", "client.example.com")
+    CLIENT_FILES.update(kafka_certificate_file=pair.certificate, kafka_key_file=pair.key)
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +52,17 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def told(name: str, **values: object) -> dict[str, Any]:
     """Give settings that are complete but for the secret `name`, of which they have just `values`."""
-    whole = {**DATABASE, "first_admin_email": "ada@example.com" if name == "first_admin_password" else None}
-    return {key: value for key, value in whole.items() if key != name} | values
+    values_of = {**DATABASE, "first_admin_email": "ada@example.com" if name == "first_admin_password" else None}
+    if name == "kafka_sasl_password":
+        values_of |= BROKER_LOGIN
+    if name == "kafka_key_password":
+        values_of |= {"kafka_security_protocol": "SSL", **CLIENT_FILES}
+    return {key: value for key, value in values_of.items() if key != name} | values
+
+
+def whole() -> dict[str, Any]:
+    """Give settings that have every secret."""
+    return {**SECRET_VALUES, **BROKER_LOGIN, **CLIENT_FILES, "first_admin_email": "ada@example.com"}
 
 
 def shown(settings: Settings, name: str) -> str:
@@ -172,7 +195,7 @@ def test_an_empty_secret_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_secrets_are_not_shown() -> None:
-    settings = settings_from_environment(**SECRET_VALUES, first_admin_email="ada@example.com")
+    settings = settings_from_environment(**whole())
     for secret in SECRET_VALUES.values():
         assert secret not in repr(settings) + str(settings) + str(settings.model_dump()) + settings.model_dump_json()
 
@@ -189,7 +212,7 @@ def test_secrets_are_not_shown() -> None:
     ],
 )
 def test_a_refusal_repeats_no_secret(wrong: dict[str, Any]) -> None:
-    values: dict[str, Any] = {**SECRET_VALUES, "first_admin_email": "ada@example.com", **wrong}
+    values = {**whole(), **wrong}
     with pytest.raises(BadSettings) as told_to_the_operator:
         settings_from_environment(**values)
     with pytest.raises(ValidationError) as told_to_the_programmer:
@@ -199,9 +222,7 @@ def test_a_refusal_repeats_no_secret(wrong: dict[str, Any]) -> None:
 
 
 def test_the_environment_of_a_process_holds_its_secrets_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = settings_from_environment(
-        **SECRET_VALUES, first_admin_email="ada@example.com", allowed_origins="https://app.example.com"
-    )
+    settings = settings_from_environment(**whole(), allowed_origins="https://app.example.com")
     for name, value in environment_of(settings).items():
         monkeypatch.setenv(name, value)
     assert settings_from_environment() == settings
@@ -330,7 +351,7 @@ def test_http_origins_are_allowed_outside_production(mode: str) -> None:
 def example() -> dict[str, str]:
     """Give the values of .env.example, those that are commented out too, but not the files: the other way to tell."""
     found = re.findall(r"^(?:# )?([A-Z_]+)=(.*)$", EXAMPLE.read_text(), re.MULTILINE)
-    return {name: value for name, value in found if not name.endswith("_FILE")}
+    return {name: value for name, value in found if not name.endswith("_FILE") and name not in SECURED}
 
 
 def test_the_example_holds_the_defaults_and_runs_in_development(monkeypatch: pytest.MonkeyPatch) -> None:
