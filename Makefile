@@ -44,7 +44,7 @@ types: $(INSTALLED) ## Check types, strictly, tests included
 
 .PHONY: imports
 imports: $(INSTALLED) ## Check that imports point down only
-	$(BIN)/lint-imports
+	PYTHONPATH=subscriber $(BIN)/lint-imports
 
 .PHONY: check
 check: lint types imports test ## Everything that must hold
