@@ -54,6 +54,7 @@ class Broker:
             auto_offset_reset="none",
             isolation_level="read_committed",
             max_poll_records=None,
+            fetch_max_wait_ms=int(POLL * 1000),
         )
         try:
             with _away():
@@ -99,6 +100,8 @@ class Broker:
         while True:
             with _away():
                 if await consumer.position(wanted) >= span.end:
+                    # assigned, it would go on fetching, and whatever is asked next would wait behind that
+                    consumer.unsubscribe()
                     return
                 polled = (await _getmany(consumer, wanted, seconds=POLL, limit=limit)).get(wanted, [])
             if polled:
