@@ -44,7 +44,7 @@ types: $(INSTALLED) ## Check types, strictly, tests included
 
 .PHONY: imports
 imports: $(INSTALLED) ## Check that imports point down only
-	$(BIN)/lint-imports
+	PYTHONPATH=subscriber $(BIN)/lint-imports
 
 .PHONY: schemas
 schemas: $(INSTALLED) ## Write the events' JSON Schemas and the AsyncAPI document, if nobody is broken by them
