@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.command_line",
     "tests.read_model",
     "tests.histories",
+    "tests.example_topics",
 ]
