@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.read_model",
     "tests.histories",
     "muster_subscriber.plugin",
+    "tests.example_topics",
 ]

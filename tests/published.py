@@ -15,10 +15,8 @@ from events.partitioning import partition_of
 from events.user import EventId, Status, User, UserCreated, UserDeleted, UserEvent, UserId, UserUpdated, changes_between
 from runtime.ids import new_id
 from runtime.settings import Settings
-from tests.people import NOON, recorded
+from tests.people import NOON, ORIGIN, recorded
 from tests.topics import settled
-
-SOURCE = "/muster/users"
 
 
 @dataclass(slots=True)
@@ -85,10 +83,10 @@ class Published:
         self._position += 1
         self.users[event.user.id] = event.user
         found = recorded(event, position=self._position)
-        history = history_envelope(found, SOURCE)
+        history = history_envelope(found, ORIGIN)
         self.sent.append(history)
         self._put(self.settings.events_topic, history)
-        self._put(self.settings.snapshot_topic, snapshot_envelope(found, SOURCE))
+        self._put(self.settings.snapshot_topic, snapshot_envelope(found, ORIGIN))
 
     def _put(self, topic: str, envelope: Envelope) -> None:
         self._producer.produce(

@@ -17,10 +17,9 @@ from muster_subscriber.contract import User as SeenUser
 from muster_subscriber.decoding import Ignored, Unreadable, event_of, event_of_feed
 from muster_subscriber.subscription import partition_of
 from muster_subscriber.testing import MusterUsers
-from tests.people import ADA, ADA_CREATED, change, delete, erased, recorded
+from tests.people import ADA, ADA_CREATED, ORIGIN, change, delete, erased, recorded
 
 GOLDEN = Path(__file__).parents[2] / "contract" / "golden"
-SOURCE = "/muster/users"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +72,8 @@ def check(seen: Event | Ignored, event: UserEvent, kind: Kind) -> None:
 @pytest.mark.parametrize("kind", EVENTS)
 def test_what_the_store_publishes_is_read_as_it_was_meant(kind: Kind) -> None:
     event = recorded(EVENTS[kind])
-    check(event_of(written(history_envelope(event, SOURCE)), snapshot=False), event.event, kind)
-    feed = orjson.loads(orjson.dumps(cloud_event(event, SOURCE)))
+    check(event_of(written(history_envelope(event, ORIGIN)), snapshot=False), event.event, kind)
+    feed = orjson.loads(orjson.dumps(cloud_event(event, ORIGIN)))
     check(event_of_feed(feed), event.event, kind)
 
 
@@ -82,15 +81,15 @@ def test_what_the_store_publishes_is_read_as_it_was_meant(kind: Kind) -> None:
 def test_so_is_what_it_publishes_of_the_erased(kind: Kind) -> None:
     event = recorded(erased(EVENTS[kind]))
     told = Kind.ERASED if kind is Kind.DELETED else kind
-    check(event_of(written(history_envelope(event, SOURCE)), snapshot=False), event.event, told)
-    snapshot = event_of(written(snapshot_envelope(event, SOURCE)), snapshot=True)
+    check(event_of(written(history_envelope(event, ORIGIN)), snapshot=False), event.event, told)
+    snapshot = event_of(written(snapshot_envelope(event, ORIGIN)), snapshot=True)
     assert isinstance(snapshot, Event)
     assert (snapshot.kind, snapshot.user) == (Kind.DELETED, None)
 
 
 def test_a_snapshot_has_states_and_tombstones() -> None:
     states = {
-        kind: event_of(written(snapshot_envelope(recorded(event), SOURCE)), snapshot=True)
+        kind: event_of(written(snapshot_envelope(recorded(event), ORIGIN)), snapshot=True)
         for kind, event in EVENTS.items()
     }
     assert all(isinstance(state, Event) for state in states.values())
@@ -123,7 +122,7 @@ def test_every_golden_record_is_read_whole(file: Path) -> None:
 
 
 def test_what_is_not_known_is_passed_over() -> None:
-    envelope = history_envelope(recorded(ADA_CREATED), SOURCE)
+    envelope = history_envelope(recorded(ADA_CREATED), ORIGIN)
     data = orjson.loads(envelope.value or b"")
     data["user"]["shoe_size"] = 37
     data["since"] = "2027"
@@ -136,7 +135,7 @@ def test_what_is_not_known_is_passed_over() -> None:
     assert (event.user.email, event.user.display_name) == (ADA.email, None)
 
 
-ENVELOPE = history_envelope(recorded(ADA_CREATED), SOURCE)
+ENVELOPE = history_envelope(recorded(ADA_CREATED), ORIGIN)
 HEADERS = dict(ENVELOPE.headers)
 
 
@@ -202,7 +201,7 @@ def test_the_fixtures_records_look_like_the_stores(muster_users: MusterUsers) ->
     ada = muster_users.create(email="ada@example.com", display_name="Ada")
     muster_users.update(ada, display_name=None)
     muster_users.delete(ada)
-    stores = [history_envelope(recorded(event), SOURCE) for event in EVENTS.values()]
+    stores = [history_envelope(recorded(event), ORIGIN) for event in EVENTS.values()]
     for made, real in zip(muster_users.events, stores, strict=True):
         shown, meant = dict(made.headers), dict(real.headers)
         assert [*shown] == [name for name in meant if name != "ce_traceparent"]
