@@ -31,16 +31,18 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What a bookmark's text says. `offset` is the next to read, `last` the event id of the record before it.
+    """What a bookmark's text says. `offset` is the next to read, `last` what tells the record before it from others.
 
-    `number` grows with every bookmark of a partition, so that no two are the same. `position` is the highest that was
-    read; a bootstrap is not done before it has read `until`.
+    `number` grows with every bookmark of a partition, so that no two are the same. `start` is where the topic began
+    when the bootstrap came to it: one that begins before is another. `position` is the highest that was read; a
+    bootstrap is not done before it has read `until`.
     """
 
     number: int = 0
     phase: Phase = Phase.SNAPSHOT
     offset: int = 0
     last: str | None = None
+    start: int = 0
     position: int = 0
     until: int = 0
 

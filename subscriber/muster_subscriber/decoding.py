@@ -3,6 +3,7 @@
 Whatever is told of a record that cannot be read names fields, and never their values.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -51,12 +52,12 @@ class Unreadable(Exception):
     """An event of Muster's that cannot be read: the message names what is wrong, without personal data."""
 
 
-def event_id_of(record: Record) -> str | None:
-    """The event's id as it is on the wire; None of a record that has none."""
+def identity_of(record: Record) -> str:
+    """What tells a record from any other at its place: the event's id, else a digest of what it holds."""
     for name, value in record.headers:
         if name == "ce_id":
             return value.decode("utf-8", "replace")
-    return None
+    return hashlib.sha256(b"%r" % ((record.key, record.value),)).hexdigest()[:32]
 
 
 def position_of(record: Record) -> int | None:

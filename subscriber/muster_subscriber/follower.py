@@ -8,7 +8,7 @@ from uuid import UUID
 from muster_subscriber.application import Application
 from muster_subscriber.bookmarks import Bookmark, Phase, Place
 from muster_subscriber.contract import Change, Event, Kind, Poison
-from muster_subscriber.decoding import Ignored, Record, Unreadable, event_id_of, event_of, position_of
+from muster_subscriber.decoding import Ignored, Record, Unreadable, event_of, identity_of, position_of
 
 
 class Poisoned(Exception):
@@ -115,7 +115,7 @@ class Follower:
         self._position = 0
 
     def enter(self, phase: Phase, offset: int) -> None:
-        self.place = replace(self.place, phase=phase, offset=offset, last=None)
+        self.place = replace(self.place, phase=phase, offset=offset, start=offset, last=None)
 
     def wait_for_all(self) -> None:
         """The topics are being filled anew: nobody is gone before they have come to where this has been."""
@@ -140,7 +140,7 @@ class Follower:
         for record, found in read:
             before = self.place
             position = max(before.position, position_of(record) or 0)
-            after = replace(before, offset=record.offset + 1, last=event_id_of(record), position=position)
+            after = replace(before, offset=record.offset + 1, last=identity_of(record), position=position)
             match found:
                 case Ignored.FOREIGN:
                     self._counts.foreign += 1

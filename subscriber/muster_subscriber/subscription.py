@@ -11,7 +11,7 @@ from uuid import UUID
 from muster_subscriber.application import Application
 from muster_subscriber.bookmarks import Phase
 from muster_subscriber.contract import Batch, Change
-from muster_subscriber.decoding import Record, event_id_of
+from muster_subscriber.decoding import Record, identity_of
 from muster_subscriber.follower import Bootstrap, Counts, Follower, MissingEvents, Policy, Taken
 from muster_subscriber.pacing import delays
 from muster_subscriber.source import Away, OutOfRange, Source, Span, Topic
@@ -183,7 +183,7 @@ class Subscription:
         if place.phase is Phase.SNAPSHOT:
             return True
         span = (await self._unless_stopped(self._source.spans(Topic.EVENTS, [follower.partition])))[follower.partition]
-        remade = place.offset > span.end or not await self._same(follower, span)
+        remade = not _within(follower, span) or not await self._same(follower, span)
         if remade:
             follower.wait_for_all()
         if remade or place.offset < span.start:
@@ -203,7 +203,7 @@ class Subscription:
         before = Span(start=place.offset - 1, end=place.offset)
         async with aclosing(_generator(self._source.read(Topic.EVENTS, follower.partition, before, limit=1))) as read:
             async for records in read:
-                return event_id_of(records[0]) == place.last
+                return identity_of(records[0]) == place.last
         return True
 
     async def _check_sameness(self, followers: Sequence[Follower]) -> None:
@@ -271,9 +271,18 @@ class Subscription:
 
 
 def _compare(followers: Mapping[int, Follower], spans: Mapping[int, Span]) -> None:
-    lost = {number for number, span in spans.items() if not span.start <= followers[number].place.offset <= span.end}
+    lost = {
+        number
+        for number, span in spans.items()
+        if followers[number].place.offset < span.start or not _within(followers[number], span)
+    }
     if lost:
         raise OutOfRange(frozenset(lost))
+
+
+def _within(follower: Follower, span: Span) -> bool:
+    """Whether the topic may be the one that was read, cut off or not: its beginning never goes back, nor its end."""
+    return follower.place.start <= span.start and follower.place.offset <= span.end
 
 
 async def _generator(iterator: AsyncIterator[Result]) -> AsyncGenerator[Result]:

@@ -230,7 +230,7 @@ class MusterUsers:
             "ce_source": "/muster/users",
             "ce_subject": str(user_id),
             "ce_time": self._now(),
-            "ce_dataschema": f"urn:muster:schema:{name}:1",
+            "ce_dataschema": f"https://users.example.com/schemas/{name}.v1.json",
             "ce_sequence": f"{position:019}",
             "ce_userversion": str(record["version"]),
             "ce_correlationid": str(event_id),

@@ -62,11 +62,12 @@ async def follow(users: MusterUsers, table: SqliteUsers, *, most: int | None = N
     left = most
     async with subscription:
         async for batch in subscription.batches():
-            if left == 0:
-                return
             left = None if left is None else left - 1
             if stored or left != 0:
                 table.apply(batch.changes, batch.bookmark, batch.poison)
+            if left == 0:
+                # what the last one's transaction was rolled back for ends the application
+                return
     assert subscription.counts.missed == 0
 
 
@@ -95,7 +96,7 @@ async def run(steps: list[tuple[str, int]]) -> None:
         table.close()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(STEPS)
 def test_the_table_is_the_truth(steps: list[tuple[str, int]]) -> None:
     asyncio.run(run(steps))
