@@ -135,7 +135,12 @@ class Stage:
             return await self.clients[api].post(path, content=line, headers=headers)
         return await self.clients[api].request(
             method,
-            path.format(id=named, position=1, path="000.p/1" if "entries" in path else "0/000.p/1"),
+            path.format(
+                id=named,
+                position=1,
+                path="000.p/1" if "entries" in path else "0/000.p/1",
+                file="UserUpdated.v1.json",
+            ),
             params=parameters,
             json=self.body(act) if act.field is not None else None,
             headers=cast.caller.headers if cast.caller is not None else {},
