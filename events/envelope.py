@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -184,9 +185,15 @@ def fixed_headers(headers: Headers) -> list[tuple[str, bytes]]:
 
 def document_of(headers: Headers, value: bytes) -> Document:
     """The data of a record of either topic as the newest version of its type has it; raises KeyError and ValueError."""
-    found = _TYPE.fullmatch(dict(headers)["ce_type"].decode())
-    if found is None:
-        raise ValueError("its ce_type is none of ours")
-    type_name, version = found[1], int(found[2])
+    type_name, version = _type_of(dict(headers)["ce_type"])
     data = orjson.loads(value)
     return data if version == newest(type_name) else as_newest(type_name, version, {"changes": {}, **data})
+
+
+@lru_cache(maxsize=64)
+def _type_of(wire_type: bytes) -> tuple[str, int]:
+    """Name and version; raises ValueError."""
+    found = _TYPE.fullmatch(wire_type.decode())
+    if found is None:
+        raise ValueError("its ce_type is none of ours")
+    return found[1], int(found[2])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -108,6 +109,7 @@ def changes_from_wire(changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Cha
     }
 
 
+@cache
 def own_fields(kind: type[UserEvent]) -> tuple[str, ...]:
     """What events of this type have beside the record and the changes; never personal."""
     return tuple(field.name for field in fields(kind) if field.name not in {"id", "user", "changes"})
