@@ -55,9 +55,9 @@ def schema_file(name: str, version: int) -> str:
     return f"{name}.v{version}.json"
 
 
-def wire_type(type_name: str) -> str:
-    """The CloudEvents type of an event that is written now."""
-    return f"muster.{type_name}.v{newest(type_name)}"
+def wire_type(type_name: str, version: int) -> str:
+    """The CloudEvents type of an event of this version."""
+    return f"muster.{type_name}.v{version}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ def _headers(recorded: RecordedEvent, origin: Origin, schema: str) -> list[tuple
         ("content-type", b"application/json"),
         ("ce_specversion", b"1.0"),
         ("ce_id", str(recorded.event.id).encode()),
-        ("ce_type", wire_type(recorded.type_name).encode()),
+        ("ce_type", wire_type(recorded.type_name, newest(recorded.type_name)).encode()),
         ("ce_source", origin.source.encode()),
         ("ce_subject", str(user.id).encode()),
         ("ce_time", time_to_wire(recorded.recorded_at).encode()),

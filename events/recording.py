@@ -12,6 +12,7 @@ from events.user import UserEvent, UserId
 from events.versions import Document, as_newest, newest
 from events.wire import (
     ERASED_CHANGE,
+    ERASED_VALUES,
     NAMES,
     PERSONAL,
     changes_to_wire,
@@ -27,8 +28,6 @@ Position = NewType("Position", int)
 # What a row has as the wrapped key of an erased user: no key, and a tombstone that says so. No row at all is damage.
 TOMBSTONE: Final = b""
 WRAPPED: Final = "CASE WHEN k.erased_at IS NOT NULL THEN ''::bytea ELSE k.wrapped END"
-# what stands where personal values were
-_ERASED: Final[dict[str, Any]] = {"email": "", "display_name": None, "attributes": {}, "erased": True}
 
 
 class KeyErased(Exception):
@@ -158,7 +157,7 @@ def event_of(row: Mapping[str, Any], keyring: Keyring) -> RecordedEvent:
     try:
         if personal is None:
             changed = {name: ERASED_CHANGE for name in data["changed"] if name in PERSONAL}
-            personal = {"record": _ERASED, "changes": changed}
+            personal = {"record": ERASED_VALUES, "changes": changed}
         document: Document = {
             **data.get("own", {}),
             "user": data["record"] | personal["record"],
@@ -186,7 +185,7 @@ def record_of(row: Mapping[str, Any], keyring: Keyring) -> dict[str, Any]:
     """
     personal = _personal(row, keyring)
     try:
-        record: dict[str, Any] = row["data"]["record"] | (_ERASED if personal is None else personal["record"])
+        record: dict[str, Any] = row["data"]["record"] | (ERASED_VALUES if personal is None else personal["record"])
         if row["schema"] != newest(row["type"]):
             record = as_newest(row["type"], row["schema"], {"user": record, "changes": {}})["user"]
     except (KeyError, TypeError) as error:

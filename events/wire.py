@@ -1,7 +1,7 @@
 """Names and JSON of events outside Python: what is stored and published must outlive this code."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
@@ -29,6 +29,8 @@ NAMES: Final = {kind: name for name, kind in TYPES.items()}
 PERSONAL: Final = frozenset({"email", "display_name", "attributes"})
 # of a change whose values are not known any more
 ERASED_CHANGE: Final[dict[str, Any]] = {"old": None, "new": None, "erased": True}
+# what stands where an erased user's personal values were
+ERASED_VALUES: Final[dict[str, Any]] = {"email": "", "display_name": None, "attributes": {}, "erased": True}
 TIMES: Final = frozenset({"created_at", "updated_at", "password_changed_at", "deleted_at"})
 
 
@@ -79,6 +81,15 @@ def user_to_wire(user: User) -> dict[str, Any]:
         "deleted_at": value_to_wire(user.deleted_at),
     }
     return erased_record(record) if user.erased else record
+
+
+def erased_event(event: UserEvent) -> UserEvent:
+    """As an event is read once the user's key is a tombstone."""
+    changes = {
+        name: Change(old=None, new=None, erased=True) if name in PERSONAL else change
+        for name, change in event.changes.items()
+    }
+    return replace(event, user=replace(event.user, **ERASED_VALUES), changes=changes)
 
 
 def erased_record(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from command_api.decide import ChangeUser, CreateUser, DeleteUser, decide
 from events.envelope import Envelope, Origin, history_envelope, snapshot_envelope
 from events.recording import Actor, Metadata, Position, RecordedEvent
 from events.user import EventId, Status, User, UserEvent, UserId
-from events.wire import NAMES
+from events.wire import NAMES, erased_event
 from muster.population import FAMILY, GIVEN, SITES, TEAMS
 from runtime.ids import new_id
 
@@ -25,8 +25,6 @@ TYPES: Final[Sequence[SampleType]] = get_args(SampleType)
 SOURCE: Final = "/muster/samples"
 # a record's header, which no real one has
 HEADER: Final = ("sample", b"true")
-# what an erased user's record is told with
-ERASED: Final[dict[str, Any]] = {"email": "", "display_name": None, "attributes": {}, "erased": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +53,7 @@ def sample(
             event = _deleted(before or _created(user_id, None, at).user, at)
         case "user.erased":
             # as a deletion is published once the key of the user's personal data is destroyed
-            event = _deleted(before or _created(user_id, None, at).user, at)
-            event = replace(event, user=replace(event.user, **ERASED))
+            event = erased_event(_deleted(before or _created(user_id, None, at).user, at))
         case _:
             assert_never(kind)
     envelope = _envelope(kind, _recorded(event, position, at), origin)

@@ -1,7 +1,6 @@
 """`muster` as an operator of this test's deployment runs it."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.databases import MakeSettings
-from tests.processes import environment_of
+from tests.processes import environment_of, inherited
 
 MUSTER = Path(sys.executable).parent / "muster"
 
@@ -38,14 +37,13 @@ Operate = Callable[..., Told]
 @pytest.fixture
 def operate(make_settings: MakeSettings, tmp_path: Path) -> Operate:
     """Run a command with the projector's role and the test's broker: operate("parked", "list", KEK=...)."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
 
     def run(*command: str, **variables: str) -> Told:
         settings = environment_of(make_settings("muster_projector", broker=True))
         done = subprocess.run(
             [str(MUSTER), *command],
             stdin=subprocess.DEVNULL,
-            env={**inherited, **settings, "MUSTER_HOME": str(tmp_path / "nowhere"), **variables},
+            env={**inherited(), **settings, "MUSTER_HOME": str(tmp_path / "nowhere"), **variables},
             cwd="/",
             capture_output=True,
             text=True,

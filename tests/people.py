@@ -1,6 +1,5 @@
 """Users and events with fixed ids and times, for tests that need no service."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -8,8 +7,8 @@ from uuid import UUID
 from command_api.decide import ChangeUser, CreateUser, DeleteUser
 from events.envelope import Origin
 from events.recording import Actor, Metadata, Position, RecordedEvent
-from events.user import Change, EventId, Status, User, UserCreated, UserEvent, UserId, changes_between
-from events.wire import NAMES, PERSONAL
+from events.user import EventId, Status, User, UserCreated, UserEvent, UserId, changes_between
+from events.wire import NAMES
 
 ADA_ID = UserId(UUID("0192d3c8-5b0e-7c31-9d5e-0a3f6f6f2b11"))
 NOON = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -82,13 +81,3 @@ def recorded(event: UserEvent, *, position: int = 7, metadata: Metadata = METADA
         metadata=metadata,
         type_name=NAMES[type(event)],
     )
-
-
-def erased(event: UserEvent) -> UserEvent:
-    """As an event is read once the user's key is a tombstone."""
-    personal: dict[str, Any] = {"email": "", "display_name": None, "attributes": {}, "erased": True}
-    changes = {
-        name: Change(old=None, new=None, erased=True) if name in PERSONAL else change
-        for name, change in event.changes.items()
-    }
-    return replace(event, user=replace(event.user, **personal), changes=changes)

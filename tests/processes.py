@@ -79,6 +79,11 @@ class Process:
 StartProcess = Callable[..., Process]
 
 
+def inherited() -> dict[str, str]:
+    """What a command under test has from whoever runs the tests, and nothing of a deployment."""
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+
+
 def environment_of(settings: Settings) -> dict[str, str]:
     """The settings as environment variables, secrets in the clear."""
     values: dict[str, Any] = settings.model_dump(exclude_none=True)

@@ -1,15 +1,16 @@
 """The topics as an AsyncAPI 3.0 document: which records they carry, with which headers, and what keeps them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from events.contract.bodies import EXAMPLES, version_of
 from events.contract.schemas import published, written
-from events.envelope import SEQUENCE_DIGITS, SNAPSHOT, schema_file
+from events.envelope import SEQUENCE_DIGITS, SNAPSHOT, schema_file, wire_type
 from events.wire import TYPES
+from runtime.broker_settings import BrokerSettings
 
-EVENTS: Final = "users.events.v1"
-SNAPSHOTS: Final = "users.snapshot.v1"
+EVENTS: Final[str] = BrokerSettings.model_fields["events_topic"].default
+SNAPSHOTS: Final[str] = BrokerSettings.model_fields["snapshot_topic"].default
 EXAMPLE_SCHEMAS: Final = "https://users.example.com/schemas"
 # CloudEvents Kafka protocol binding 1.0.2, binary content mode
 HEADERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -51,8 +52,8 @@ SNAPSHOT_TEXT: Final = (
 
 def document(*, events_topic: str = EVENTS, snapshot_topic: str = SNAPSHOTS) -> dict[str, Any]:
     """The document; its references are relative to where it is served, beside the schemas."""
-    bodies = {name: sorted(versions) for name, versions in published().items()}
-    events = [f"{name}.v{number}" for name in TYPES for number in bodies.get(name, [version_of(name)])]
+    bodies = published()
+    events = [(name, number) for name in TYPES for number in sorted(bodies.get(name, [version_of(name)]))]
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -64,7 +65,13 @@ def document(*, events_topic: str = EVENTS, snapshot_topic: str = SNAPSHOTS) -> 
         },
         "defaultContentType": "application/json",
         "channels": {
-            "events": _channel(events_topic, "Events", HISTORY_TEXT, events, {"cleanup.policy": ["delete"]}),
+            "events": _channel(
+                events_topic,
+                "Events",
+                HISTORY_TEXT,
+                [f"{name}.v{number}" for name, number in events],
+                {"cleanup.policy": ["delete"]},
+            ),
             "snapshot": _channel(
                 snapshot_topic, "Snapshot", SNAPSHOT_TEXT, [SNAPSHOT, "Tombstone"], {"cleanup.policy": ["compact"]}
             ),
@@ -73,7 +80,7 @@ def document(*, events_topic: str = EVENTS, snapshot_topic: str = SNAPSHOTS) -> 
             "publishEvents": _operation("events", "Publish every change of every user"),
             "publishSnapshot": _operation("snapshot", "Publish the current record of every user"),
         },
-        "components": {"messages": _messages(bodies)},
+        "components": {"messages": _messages(events)},
     }
 
 
@@ -97,19 +104,18 @@ def _operation(channel: str, summary: str) -> dict[str, Any]:
     return {"action": "send", "channel": {"$ref": f"#/channels/{channel}"}, "summary": summary}
 
 
-def _messages(bodies: Mapping[str, list[int]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in TYPES:
-        for number in bodies.get(name, [version_of(name)]):
-            kind = f"muster.{name}.v{number}"
-            found[f"{name}.v{number}"] = _message(kind, name, number, [kind])
-    kinds = [f"muster.{name}.v{number}" for name in TYPES for number in bodies.get(name, [version_of(name)])]
+def _messages(events: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    kinds = [wire_type(name, number) for name, number in events]
+    found = {
+        f"{name}.v{number}": _message(kind, name, number, [kind])
+        for (name, number), kind in zip(events, kinds, strict=True)
+    }
     found[SNAPSHOT] = _message(SNAPSHOT, SNAPSHOT, version_of(SNAPSHOT), kinds)
     found["Tombstone"] = {
         "name": "Tombstone",
         "title": "Tombstone",
         "summary": "The user was deleted or erased: the value is null, the headers are those of the last event.",
-        "headers": _headers([f"muster.UserDeleted.v{version_of('UserDeleted')}"], SNAPSHOT, version_of(SNAPSHOT)),
+        "headers": _headers([wire_type("UserDeleted", version_of("UserDeleted"))], SNAPSHOT, version_of(SNAPSHOT)),
         "payload": {"type": "null"},
         "bindings": _KEYED,
     }

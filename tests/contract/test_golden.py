@@ -16,8 +16,8 @@ from events.contract.schemas import published
 from events.envelope import SNAPSHOT, Envelope, document_of, history_envelope, snapshot_envelope
 from events.user import Status, UserEvent
 from events.versions import newest
-from events.wire import NAMES, TYPES, event_from_wire
-from tests.people import ADA, ADA_CREATED, ORIGIN, change, delete, erased, recorded
+from events.wire import NAMES, TYPES, erased_event, event_from_wire
+from tests.people import ADA, ADA_CREATED, ORIGIN, change, delete, recorded
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEMAS = published()
@@ -69,7 +69,7 @@ def test_every_version_of_every_type_has_its_golden_files() -> None:
 @pytest.mark.parametrize("name", sorted(TYPES))
 def test_an_event_is_published_as_it_always_was(name: str, *, of_erased: bool) -> None:
     event = events()[name]
-    found = recorded(erased(event) if of_erased else event)
+    found = recorded(erased_event(event) if of_erased else event)
     both = {
         "history": as_json(history_envelope(found, ORIGIN)),
         "snapshot": as_json(snapshot_envelope(found, ORIGIN)),

@@ -10,8 +10,8 @@ from jsonschema import Draft202012Validator, FormatChecker
 from events.contract.bodies import BODIES, EXAMPLES, version_of
 from events.contract.schemas import Schema, published
 from events.envelope import SNAPSHOT, history_envelope, snapshot_envelope
-from events.wire import NAMES
-from tests.people import ORIGIN, create, erased, recorded
+from events.wire import NAMES, erased_event
+from tests.people import ORIGIN, create, recorded
 from tests.random_histories import COMMANDS, OBJECTS, history
 
 SCHEMAS = published()
@@ -46,7 +46,7 @@ def test_schemas_are_schemas_and_their_examples_are_of_them(name: str) -> None:
 @given(attributes=OBJECTS, rest=COMMANDS)
 def test_whatever_is_published_is_what_its_schema_says(attributes: dict[str, Any], rest: list[Any]) -> None:
     for event in history(create(attributes=attributes), rest, deleted=True):
-        for one in (event, erased(event)):
+        for one in (event, erased_event(event)):
             found = recorded(one)
             value = history_envelope(found, ORIGIN).value
             assert value is not None

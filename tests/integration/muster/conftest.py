@@ -1,6 +1,5 @@
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.databases import MakeSettings
-from tests.processes import environment_of
+from tests.processes import environment_of, inherited
 
 MUSTER = Path(sys.executable).parent / "muster"
 
@@ -49,8 +48,7 @@ Muster = Callable[..., Awaitable[Told]]
 @pytest.fixture
 def surroundings(make_settings: MakeSettings, tmp_path: Path) -> dict[str, str]:
     """The environment of an operator of this test's deployment."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
-    return {**inherited, **environment_of(make_settings()), "MUSTER_HOME": str(tmp_path / "nowhere")}
+    return {**inherited(), **environment_of(make_settings()), "MUSTER_HOME": str(tmp_path / "nowhere")}
 
 
 @pytest.fixture

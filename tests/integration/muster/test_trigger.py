@@ -1,7 +1,6 @@
 """`muster trigger`: samples for a subscriber's developer, on a topic of their own."""
 
 import json
-import os
 import secrets
 import subprocess
 from pathlib import Path
@@ -19,6 +18,7 @@ from runtime.settings import Settings
 from tests.command_line import MUSTER, Told
 from tests.databases import MakeSettings
 from tests.people import ADA_CREATED, ORIGIN, recorded
+from tests.processes import inherited
 from tests.topics import TopicRecord, records_of
 
 USER = "0192d3c8-5b0e-7c31-9d5e-0a3f6f6f2b11"
@@ -39,10 +39,9 @@ class Triggered:
     """Run the command as a developer does who has a broker: no database, no key."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
         told = {name.upper(): str(getattr(settings, name)) for name in ("kafka_bootstrap_servers", *LIVE)}
         partitions = {"TOPIC_PARTITIONS": str(settings.topic_partitions)}
-        self.environment = {**inherited, **told, **partitions, "MUSTER_HOME": str(folder / "nowhere")}
+        self.environment = {**inherited(), **told, **partitions, "MUSTER_HOME": str(folder / "nowhere")}
 
     def __call__(self, *arguments: str, **variables: str) -> Told:
         done = subprocess.run(

@@ -9,11 +9,11 @@ from command_api.decide import decide
 from events.histories import Entry
 from events.recording import Position
 from events.user import Change, User, UserEvent
-from events.wire import NAMES, user_to_wire
+from events.wire import NAMES, erased_event, user_to_wire
 from projector.findings import Finding
 from projector.judging import Expectation, History
 from projector.rows import row_of
-from tests.people import ADA_ID, change, create, delete, erased, recorded
+from tests.people import ADA_ID, change, create, delete, recorded
 
 CREATED = decide(None, create())
 assert CREATED is not None
@@ -118,7 +118,7 @@ def test_a_row_of_an_event_that_was_given_up_is_found() -> None:
 
 
 def test_an_erased_story_is_right_as_far_as_it_is_there() -> None:
-    entries = [entry(erased(event)) for event in STORY]
+    entries = [entry(erased_event(event)) for event in STORY]
     assert judged(entries, held(entries[-1].recorded.event.user)) == []  # pyright: ignore[reportOptionalMemberAccess]
     assert judged(entries, held(STORY[2].user)) == []
 
@@ -126,17 +126,17 @@ def test_an_erased_story_is_right_as_far_as_it_is_there() -> None:
 def test_what_is_left_of_an_erased_story_must_still_fold() -> None:
     created, renamed, deleted = STORY
     other = replace(renamed, user=replace(renamed.user, roles=("auditor",)))
-    found = judged([entry(erased(event)) for event in (created, other, deleted)], held(deleted.user))
+    found = judged([entry(erased_event(event)) for event in (created, other, deleted)], held(deleted.user))
     assert next(one.problem for one in found) == "the record it carries is not what its changes lead to"
 
 
 def test_a_tombstone_of_a_user_who_was_never_deleted_is_found() -> None:
-    story = [entry(erased(event)) for event in STORY[:2]]
-    found = judged(story, held(erased(STORY[1]).user))
+    story = [entry(erased_event(event)) for event in STORY[:2]]
+    found = judged(story, held(erased_event(STORY[1]).user))
     assert [one.problem for one in found] == ["the user's key is a tombstone, and they were never deleted"]
 
 
 def test_an_erased_users_row_that_has_something_personal_is_found() -> None:
-    entries = [entry(erased(event)) for event in STORY]
+    entries = [entry(erased_event(event)) for event in STORY]
     (found,) = judged(entries, held(STORY[2].user) | {"email": "ada@example.com"})
     assert [one.name for one in found.deviations] == ["email"]

@@ -11,13 +11,13 @@ from command_api.decide import decide
 from events.envelope import Envelope, cloud_event, history_envelope, snapshot_envelope
 from events.partitioning import partition_of as partition_in_the_store
 from events.user import User, UserEvent
-from events.wire import changes_to_wire, value_to_wire
+from events.wire import changes_to_wire, erased_event, value_to_wire
 from muster_subscriber.contract import Event, FieldChange, Kind
 from muster_subscriber.contract import User as SeenUser
 from muster_subscriber.decoding import Ignored, Unreadable, event_of, event_of_feed
 from muster_subscriber.subscription import partition_of
 from muster_subscriber.testing import MusterUsers
-from tests.people import ADA, ADA_CREATED, ORIGIN, change, delete, erased, recorded
+from tests.people import ADA, ADA_CREATED, ORIGIN, change, delete, recorded
 
 GOLDEN = Path(__file__).parents[2] / "contract" / "golden"
 
@@ -79,7 +79,7 @@ def test_what_the_store_publishes_is_read_as_it_was_meant(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", EVENTS)
 def test_so_is_what_it_publishes_of_the_erased(kind: Kind) -> None:
-    event = recorded(erased(EVENTS[kind]))
+    event = recorded(erased_event(EVENTS[kind]))
     told = Kind.ERASED if kind is Kind.DELETED else kind
     check(event_of(written(history_envelope(event, ORIGIN)), snapshot=False), event.event, told)
     snapshot = event_of(written(snapshot_envelope(event, ORIGIN)), snapshot=True)

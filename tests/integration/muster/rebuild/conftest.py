@@ -1,19 +1,17 @@
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.databases import MakeSettings
 from tests.histories import History
-from tests.processes import environment_of
+from tests.processes import environment_of, inherited
 
 
 @pytest.fixture
 def surroundings(make_settings: MakeSettings, tmp_path: Path) -> dict[str, str]:
     """The environment of an operator who has the projector's settings."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
     settings = environment_of(make_settings("muster_projector"))
-    return {**inherited, **settings, "MUSTER_HOME": str(tmp_path / "nowhere")}
+    return {**inherited(), **settings, "MUSTER_HOME": str(tmp_path / "nowhere")}
 
 
 @pytest.fixture
