@@ -68,7 +68,7 @@ async def idempotency_of(http: Request, caller: Caller, key: str | None) -> Idem
         return None
     digester: Digester = http.app.state.digester
     # the body as it was sent: key order and white space are the caller's, and a retry repeats them
-    request = b"\0".join((http.method.encode(), http.url.path.encode(), await http.body()))
+    request = b"\0".join((http.method.encode(), http.scope["path"].encode(), await http.body()))
     return Idempotency(
         caller=caller.subject, key=key, digest=digester.request(request), former=digester.former_requests(request)
     )

@@ -26,6 +26,7 @@ from identity.passwords import Passwords
 from identity.roles import Scope
 from identity.security_log import record
 from runtime.correlation import current
+from runtime.direct import direct
 from runtime.ids import new_id
 from runtime.problems import Fault, Problem, described
 from runtime.requests import StrictJsonRoute, refuse_malformed
@@ -74,6 +75,7 @@ WRITING_ONESELF = [needs(Scope.SELF), Depends(json_body)]
     dependencies=WRITING,
     responses={201: {"headers": EVENT_HEADERS}, **described(400, 401, 403, 409, 413, 415, 422, 503)},
 )
+@direct
 async def create_user(
     http: HttpRequest, caller: MayWrite, key: Key, why: Reason, body: Annotated[CreateUserBody, Body()]
 ) -> Response:
@@ -125,6 +127,7 @@ async def patch_me(
     dependencies=WRITING,
     responses={200: {"headers": EVENT_HEADERS}, **REFUSALS},
 )
+@direct
 async def put_user(
     http: HttpRequest,
     caller: MayWrite,
@@ -145,6 +148,7 @@ async def put_user(
     dependencies=WRITING,
     responses={200: {"headers": EVENT_HEADERS}, **REFUSALS},
 )
+@direct
 async def patch_user(
     http: HttpRequest,
     caller: MayWrite,
@@ -165,6 +169,7 @@ async def patch_user(
     dependencies=[needs(Scope.USERS_WRITE)],
     responses={200: {"headers": EVENT_HEADERS}, **described(400, 401, 403, 404, 409, 410, 412, 413, 422, 503)},
 )
+@direct
 async def delete_user(
     http: HttpRequest, caller: MayWrite, user_id: Id, versions: Versions, key: Key, why: Reason
 ) -> Response:

@@ -1,10 +1,11 @@
 """Ids that follow a command through its event, the Kafka record and the projector's log lines."""
 
 import re
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from runtime.ids import new_id
+from runtime.ids import new_text_id
 
 PRINTABLE = re.compile(r"[\x21-\x7e]{1,128}")
 # W3C Trace Context, version 00
@@ -24,22 +25,19 @@ class Correlation:
 current: ContextVar[Correlation | None] = ContextVar("correlation", default=None)
 
 
-def read_correlation(headers: list[tuple[bytes, bytes]]) -> Correlation:
+def read_correlation(headers: Mapping[bytes, bytes]) -> Correlation:
     """Take the caller's ids where they are printable ASCII of at most 128 characters; make the missing ones."""
-    sent: dict[bytes, str] = {}
-    for name, value in headers:
-        if name in {b"x-request-id", b"x-correlation-id", b"x-causation-id", b"traceparent"}:
-            sent[name] = value.decode("latin-1")
-
-    def printable(name: bytes) -> str | None:
-        value = sent.get(name, "")
-        return value if PRINTABLE.fullmatch(value) else None
-
-    request_id = printable(b"x-request-id") or str(new_id())
-    traceparent = sent.get(b"traceparent", "")
+    request_id = _sent(headers, b"x-request-id", PRINTABLE) or new_text_id()
     return Correlation(
         request_id=request_id,
-        correlation_id=printable(b"x-correlation-id") or request_id,
-        causation_id=printable(b"x-causation-id") or request_id,
-        traceparent=traceparent if TRACEPARENT.fullmatch(traceparent) else None,
+        correlation_id=_sent(headers, b"x-correlation-id", PRINTABLE) or request_id,
+        causation_id=_sent(headers, b"x-causation-id", PRINTABLE) or request_id,
+        traceparent=_sent(headers, b"traceparent", TRACEPARENT),
     )
+
+
+def _sent(headers: Mapping[bytes, bytes], name: bytes, form: re.Pattern[str]) -> str | None:
+    if (value := headers.get(name)) is None:
+        return None
+    text = value.decode("latin-1")
+    return text if form.fullmatch(text) else None

@@ -6,12 +6,14 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from runtime.correlation import current
+
 
 def configure_logging(process: str, level: Literal["debug", "info", "warning", "error"]) -> None:
     """Write one JSON object a line to stdout, for this code and for libraries alike.
 
     Every line has timestamp, level, process and event; within a request or an event also request_id and
-    correlation_id (bound through structlog.contextvars).
+    correlation_id.
     """
 
     def add_process(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -19,7 +21,7 @@ def configure_logging(process: str, level: Literal["debug", "info", "warning", "
         return event
 
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        add_ids,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_process,
@@ -46,6 +48,14 @@ def configure_logging(process: str, level: Literal["debug", "info", "warning", "
     root.setLevel(level.upper())
     # aiokafka logs every refused connection of a broker that is away; the owner of the client says it once
     logging.getLogger("aiokafka").setLevel(max(logging.ERROR, root.level))
+
+
+def add_ids(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """The processor that names the request or the event that a line is about."""
+    if (found := current.get()) is not None:
+        event.setdefault("request_id", found.request_id)
+        event.setdefault("correlation_id", found.correlation_id)
+    return event
 
 
 def logger(name: str) -> FilteringBoundLogger:

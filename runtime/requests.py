@@ -1,13 +1,13 @@
 """What happens to every HTTP request around its route: ids, body limit, metrics, the access log, the last resort."""
 
+import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import orjson
-import structlog
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from prometheus_client import Counter, Histogram
@@ -38,16 +38,16 @@ class RequestFrame:
         self._quiet = quiet
         # paths whose bodies are read as they arrive, however long they are
         self._streamed = streamed
+        # as found by their labels, which takes a lock and a look-up for each
+        self._counters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        correlation = read_correlation(scope["headers"])
-        current.set(correlation)
-        structlog.contextvars.bind_contextvars(
-            request_id=correlation.request_id, correlation_id=correlation.correlation_id
-        )
+        headers = dict(scope["headers"])
+        correlation = read_correlation(headers)
+        outside = current.set(correlation)
         began = time.perf_counter()
         status = 0
 
@@ -61,7 +61,7 @@ class RequestFrame:
         try:
             if scope["path"] in self._streamed:
                 await self._app(scope, receive, send_framed)
-            elif _announced_length(scope) > MAX_BODY:
+            elif _announced_length(headers) > MAX_BODY:
                 await problem_response(_too_large())(scope, receive, send_framed)
             else:
                 await self._app(scope, _bounded(receive), send_framed)
@@ -72,14 +72,15 @@ class RequestFrame:
             await problem_response(INTERNAL)(scope, receive, send_framed)
         finally:
             self._account(scope, status, time.perf_counter() - began)
-            structlog.contextvars.clear_contextvars()
+            current.reset(outside)
 
     def _account(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if route != "unmatched" else "any"
-        REQUESTS.labels(method, route, status).inc()
-        SECONDS.labels(method, route).observe(seconds)
-        if scope["path"] not in self._quiet:
+        requests, durations = self._counted(method, route, status)
+        requests.inc()
+        durations.observe(seconds)
+        if scope["path"] not in self._quiet and log.is_enabled_for(logging.INFO):
             log.info(
                 "request",
                 method=scope["method"],
@@ -87,6 +88,13 @@ class RequestFrame:
                 status=status,
                 milliseconds=round(seconds * 1000, 2),
             )
+
+    def _counted(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        key = (method, route, status)
+        if (counted := self._counters.get(key)) is None:
+            counted = REQUESTS.labels(method, route, status), SECONDS.labels(method, route)
+            self._counters[key] = counted
+        return counted
 
 
 class StrictJsonRoute(APIRoute):
@@ -138,11 +146,9 @@ def _told(scope: Scope) -> str:
     return told
 
 
-def _announced_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value[:20])
-    return 0
+def _announced_length(headers: Mapping[bytes, bytes]) -> int:
+    value = headers.get(b"content-length", b"")
+    return int(value[:20]) if value.isdigit() else 0
 
 
 def _too_large() -> Problem:

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
+from runtime.direct import DirectRoutes
 from runtime.health import Readiness, health_routes
 from runtime.problems import ProblemBody, answer_with_problems, described
 from runtime.requests import RequestFrame
@@ -66,6 +67,8 @@ def web_app(
     # whoever serves the app says when it is to stop: long answers end then
     app.state.stopping = lambda: False
     answer_with_problems(app)
+    # what is added first is innermost
+    app.add_middleware(DirectRoutes)
     if origins:
         app.add_middleware(
             CORSMiddleware,

@@ -16,6 +16,7 @@ import structlog
 from prometheus_client import REGISTRY
 
 from identity.roles import Scope
+from runtime.logs import add_ids
 from tests.calls import create
 from tests.integration.identity.conftest import Visit
 from tests.logins import CLIENT_SECRET, EMAIL, PASSWORD, log_in, make_client, token_from
@@ -79,7 +80,7 @@ def log() -> Iterator[Log]:
     log = Log()
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            add_ids,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
