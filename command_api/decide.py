@@ -18,6 +18,7 @@ from events.user import (
     UserId,
     UserUpdated,
     changes_between,
+    changes_by,
 )
 
 MAX_ATTRIBUTES: Final = 8 * 1024
@@ -135,14 +136,16 @@ def _change(before: User, command: ChangeUser) -> UserUpdated | None:
             # a new password is a change, even by a clock that has not moved on
             at = max(at, before.password_changed_at + timedelta(microseconds=1))
         new["password_changed_at"] = at
-    after = replace(before, **new)
-    changes = changes_between(before, after)
+    changes = changes_by(before, new)
     if not changes:
         return None
     if "attributes" in changes:
-        _check_size(after.attributes)
-    after = replace(after, version=before.version + 1, updated_at=at)
-    return UserUpdated(id=command.event_id, user=after, changes=changes)
+        _check_size(new["attributes"])
+    return UserUpdated(
+        id=command.event_id,
+        user=replace(before, **new, version=before.version + 1, updated_at=at),
+        changes=changes,
+    )
 
 
 def _living(state: User | None, versions: frozenset[int] | None) -> User:

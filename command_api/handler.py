@@ -1,11 +1,21 @@
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, assert_never
 
-from command_api.decide import Command, CreateUser, DeleteUser, UserGone, decide
+from command_api.decide import (
+    AttributesTooLarge,
+    Command,
+    CreateUser,
+    DeleteUser,
+    UserExists,
+    UserGone,
+    UserUnknown,
+    VersionMismatch,
+    decide,
+)
+from command_api.turns import Turns
 from events.email import canonical_email
 from events.keyring import Digester
 from events.reader import Loaded, Reader
@@ -69,10 +79,8 @@ class Outcome:
     replayed: bool = False
 
 
-@dataclass(slots=True)
-class _Turn:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    holders: int = 0
+# by the user's state or the caller's rank: another request may have brought it about
+REFUSED = (UserExists, UserUnknown, UserGone, VersionMismatch, AttributesTooLarge, Outranked)
 
 
 class CommandHandler:
@@ -101,7 +109,7 @@ class CommandHandler:
         self._timeout = timeout
         self._limit = limit
         self._under_way = 0
-        self._turns: dict[UserId, _Turn] = {}
+        self._turns = Turns()
         self._keys: set[tuple[str, str]] = set()
 
     async def handle(self, request: Request) -> Outcome:
@@ -112,13 +120,19 @@ class CommandHandler:
         """
         if self._under_way >= self._limit:
             raise Overloaded(f"{self._under_way} commands are under way")
+        key = None
+        if (idempotency := request.idempotency) is not None:
+            key = (idempotency.caller, idempotency.key)
+            if key in self._keys:
+                raise KeyIsBusy
+            self._keys.add(key)
         self._under_way += 1
         try:
-            deadline = asyncio.get_running_loop().time() + self._timeout
-            async with self._one_at_a_time(request.idempotency):
-                return await self._handle(request, deadline)
+            return await self._handle(request, asyncio.get_running_loop().time() + self._timeout)
         finally:
             self._under_way -= 1
+            if key is not None:
+                self._keys.discard(key)
 
     async def delete_unreadable(self, state: User, wrapped: bytes | None, metadata: Metadata) -> None:
         """For an erasure alone: delete a user whose newest event does not open, by what it says in the clear.
@@ -143,12 +157,30 @@ class CommandHandler:
         self._committed()
 
     async def _handle(self, request: Request, deadline: float) -> Outcome:
-        if (idempotency := request.idempotency) is not None and _costly(request):
-            remembered = await self._reader.recall(idempotency.caller, idempotency.key, timeout=_left(deadline))
-            if remembered is not None:
-                if not idempotency.matches(remembered.digest):
-                    raise KeyWasReused
-                return await self._replay(Replayed(position=remembered.position, changed=remembered.changed))
+        """Answer what was answered before as it was then, and carry out what is new."""
+        if _costly(request):
+            return await self._remembered(request, deadline) or await self._carry_out(request, deadline)
+        try:
+            # the append finds a key that was answered before, and tells
+            return await self._carry_out(request, deadline)
+        except REFUSED:
+            # what was to be done may have become impossible because it was done
+            if (outcome := await self._remembered(request, deadline)) is not None:
+                return outcome
+            raise
+
+    async def _remembered(self, request: Request, deadline: float) -> Outcome | None:
+        """What was answered to the request's idempotency key, if it has one. Raises KeyWasReused."""
+        if (idempotency := request.idempotency) is None:
+            return None
+        remembered = await self._reader.recall(idempotency.caller, idempotency.key, timeout=_left(deadline))
+        if remembered is None:
+            return None
+        if not idempotency.matches(remembered.digest):
+            raise KeyWasReused
+        return await self._replay(Replayed(position=remembered.position, changed=remembered.changed))
+
+    async def _carry_out(self, request: Request, deadline: float) -> Outcome:
         if request.proof is not None:
             try:
                 async with asyncio.timeout(_left(deadline)):
@@ -165,13 +197,16 @@ class CommandHandler:
             event = self._decide(request, loaded)
             email = event.user.email if event is not None else ""
             password_hash = await self._hash(request, email, deadline)
-        async with self._turn_of(request.user_id, deadline):
+        await self._turns.take(request.user_id, timeout=_left(deadline))
+        try:
             for _ in range(MAX_ROUNDS):
                 loaded = await self._reader.load(request.user_id, timeout=_left(deadline))
                 outcome = await self._round(request, loaded, password_hash, deadline)
                 if outcome is not None:
                     return outcome
             return _contended()
+        finally:
+            self._turns.release(request.user_id)
 
     async def _round(
         self, request: Request, loaded: Loaded | None, password_hash: str | None, deadline: float
@@ -211,7 +246,7 @@ class CommandHandler:
         return Outcome(user=event.user, position=position, changed=tuple(event.changes))
 
     def _decide(self, request: Request, loaded: Loaded | None) -> UserEvent | None:
-        state = loaded.recorded.event.user if loaded is not None else None
+        state = loaded.user if loaded is not None else None
         event = decide(state, request.command)
         after = event.user if event is not None else state
         # even when nothing would change: the answer shows the record
@@ -245,11 +280,11 @@ class CommandHandler:
                 pass
         return Append(
             user_id=request.user_id,
-            expected=loaded.recorded.event.user.version if loaded is not None else 0,
+            expected=loaded.user.version if loaded is not None else 0,
             event=event,
             metadata=request.metadata,
             idempotency=request.idempotency,
-            seen=loaded.recorded.position if loaded is not None else None,
+            seen=loaded.position if loaded is not None else None,
             wrapped=loaded.wrapped if loaded is not None else None,
             claim=claim,
             release=isinstance(event, UserDeleted),
@@ -261,53 +296,19 @@ class CommandHandler:
 
     async def _replay(self, replayed: Replayed) -> Outcome:
         """The same answer again, made from the event that it stood for."""
-        loaded = await self._reader.at(replayed.position)
-        if loaded is None:
+        recorded = await self._reader.at(replayed.position)
+        if recorded is None:
             raise Unavailable(f"position {replayed.position} is not in the log")
-        event = loaded.recorded.event
+        event = recorded.event
         if event.user.erased:
             raise UserGone
         changed = tuple(event.changes) if replayed.changed else ()
         return Outcome(user=event.user, position=replayed.position, changed=changed, replayed=True)
 
-    @asynccontextmanager
-    async def _one_at_a_time(self, idempotency: Idempotency | None) -> AsyncGenerator[None]:
-        if idempotency is None:
-            yield
-            return
-        key = (idempotency.caller, idempotency.key)
-        if key in self._keys:
-            raise KeyIsBusy
-        self._keys.add(key)
-        try:
-            yield
-        finally:
-            self._keys.discard(key)
-
-    @asynccontextmanager
-    async def _turn_of(self, user_id: UserId, deadline: float) -> AsyncGenerator[None]:
-        turn = self._turns.setdefault(user_id, _Turn())
-        turn.holders += 1
-        try:
-            try:
-                async with asyncio.timeout(_left(deadline)):
-                    await turn.lock.acquire()
-            except TimeoutError:
-                raise Unavailable("earlier changes of this user took too long") from None
-            try:
-                yield
-            finally:
-                turn.lock.release()
-        finally:
-            turn.holders -= 1
-            if not turn.holders:
-                del self._turns[user_id]
-
 
 def _costly(request: Request) -> bool:
-    """Whether what was answered before is worth a question of its own: otherwise the append finds it, and tells."""
-    is_creation = isinstance(request.command, CreateUser)
-    return not is_creation or request.password is not None or request.proof is not None
+    """Whether finding out that it was done before saves more than a question of its own costs."""
+    return request.password is not None or request.proof is not None
 
 
 def _voided(event: UserEvent | None) -> Literal["tokens", "sessions"] | None:
@@ -333,7 +334,7 @@ def _left(deadline: float) -> float:
 def _unchanged(loaded: Loaded | None) -> Outcome:
     if loaded is None:
         raise ValueError("a creation always changes something")
-    return Outcome(user=loaded.recorded.event.user, position=loaded.recorded.position, changed=())
+    return Outcome(user=loaded.user, position=loaded.position, changed=())
 
 
 def _contended() -> Outcome:

@@ -4,9 +4,9 @@ from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from events.keyring import Keyring, WrongKey
-from events.recording import WRAPPED, Position, RecordedEvent, event_of, record_of
+from events.recording import WRAPPED, Position, RecordedEvent, event_of, record_of, user_of
 from events.sealing import BrokenSeal
-from events.user import UserId
+from events.user import User, UserId
 from runtime.batching import Batcher
 from runtime.database import Connection, Row, Session
 
@@ -50,9 +50,10 @@ CROSS JOIN LATERAL (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A user's newest event: its record is the user's state."""
+    """A user's state, and the position of the event that left it so; `wrapped` is their data key."""
 
-    recorded: RecordedEvent
+    user: User
+    position: Position
     wrapped: bytes
 
 
@@ -115,16 +116,16 @@ class Reader:
         )
 
     async def load(self, user_id: UserId, *, timeout: float | None = None) -> Loaded | None:
-        """The user's newest event, or None for an unknown user: one index lookup however long the history."""
+        """The user's state by their newest event, or None for an unknown one: one look-up however long the history."""
         return await self._newest.submit(user_id, timeout=timeout)
 
     async def recall(self, caller: str, key: str, *, timeout: float | None = None) -> Remembered | None:
         """What was answered to this idempotency key, if it has not expired."""
         return await self._commands.submit((caller, key), timeout=timeout)
 
-    async def at(self, position: Position) -> Loaded | None:
+    async def at(self, position: Position) -> RecordedEvent | None:
         rows = await self._session.fetch(AT, (position,))
-        return Loaded(recorded=event_of(rows[0], self._keyring), wrapped=rows[0]["wrapped"]) if rows else None
+        return event_of(rows[0], self._keyring) if rows else None
 
     async def close(self) -> None:
         await self._newest.close()
@@ -135,7 +136,8 @@ class Reader:
         loaded: dict[UUID, Loaded | Exception] = {}
         for row in rows:
             try:
-                loaded[row["user_id"]] = Loaded(recorded=event_of(row, self._keyring), wrapped=row["wrapped"])
+                user = user_of(row, self._keyring)
+                loaded[user.id] = Loaded(user=user, position=Position(row["position"]), wrapped=row["wrapped"])
             except (BrokenSeal, WrongKey) as error:
                 # one user's trouble, not their neighbours'
                 loaded[row["user_id"]] = error

@@ -1,14 +1,14 @@
 """An event as a row of log.events: what is stored in the clear, what is sealed, and the way back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, NewType
 from uuid import UUID
 
 from events.keyring import Keyring
 from events.sealing import BrokenSeal, associated_data, seal, unseal
-from events.user import UserEvent, UserId
+from events.user import User, UserEvent, UserId
 from events.versions import Document, as_newest, newest
 from events.wire import (
     ERASED_CHANGE,
@@ -19,6 +19,7 @@ from events.wire import (
     erased_record,
     event_from_wire,
     own_to_wire,
+    user_from_wire,
     user_to_wire,
 )
 from runtime.correlation import Correlation
@@ -60,7 +61,14 @@ class Metadata:
 
     @classmethod
     def of(cls, correlation: Correlation, actor: Actor, reason: str | None = None) -> "Metadata":
-        return cls(actor=actor, reason=reason, **asdict(correlation))
+        return cls(
+            actor=actor,
+            request_id=correlation.request_id,
+            correlation_id=correlation.correlation_id,
+            causation_id=correlation.causation_id,
+            traceparent=correlation.traceparent,
+            reason=reason,
+        )
 
     @classmethod
     def from_wire(cls, stored: Mapping[str, Any]) -> "Metadata":
@@ -185,12 +193,27 @@ def record_of(row: Mapping[str, Any], keyring: Keyring) -> dict[str, Any]:
     """
     personal = _personal(row, keyring)
     try:
-        record: dict[str, Any] = row["data"]["record"] | (ERASED_VALUES if personal is None else personal["record"])
-        if row["schema"] != newest(row["type"]):
-            record = as_newest(row["type"], row["schema"], {"user": record, "changes": {}})["user"]
+        record = _record(row, ERASED_VALUES if personal is None else personal["record"])
     except (KeyError, TypeError) as error:
         raise _malformed(row, error) from error
     return erased_record(record) if personal is None else record
+
+
+def user_of(row: Mapping[str, Any], keyring: Keyring) -> User:
+    """The user's state after the event of the same row, as `event_of` has it. Raises BrokenSeal and WrongKey."""
+    personal = _personal(row, keyring)
+    try:
+        return user_from_wire(_record(row, ERASED_VALUES if personal is None else personal["record"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _malformed(row, error) from error
+
+
+def _record(row: Mapping[str, Any], personal: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises KeyError and TypeError."""
+    record: dict[str, Any] = row["data"]["record"] | personal
+    if row["schema"] != newest(row["type"]):
+        record = as_newest(row["type"], row["schema"], {"user": record, "changes": {}})["user"]
+    return record
 
 
 def _personal(row: Mapping[str, Any], keyring: Keyring) -> Any:  # noqa: ANN401 - a JSON document

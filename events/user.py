@@ -90,12 +90,17 @@ def differ(old: object, new: object) -> bool:
 
 def changes_between(before: User | None, after: User) -> Changes:
     """The names of the fields that differ, with their old and new values; a field that was never set was None."""
+    return changes_by(before, {name: getattr(after, name) for name in CHANGEABLE})
+
+
+def changes_by(before: User | None, new: Mapping[str, Any]) -> Changes:
+    """What setting these fields changes, as `changes_between`."""
     found: dict[str, Change] = {}
     for name in CHANGEABLE:
-        old = None if before is None else getattr(before, name)
-        new = getattr(after, name)
-        if differ(old, new):
-            found[name] = Change(old=old, new=new)
+        if name in new:
+            old = None if before is None else getattr(before, name)
+            if differ(old, new[name]):
+                found[name] = Change(old=old, new=new[name])
     return found
 
 

@@ -15,7 +15,6 @@ from events.user import (
     UserCreated,
     UserDeleted,
     UserEvent,
-    UserId,
     UserUpdated,
 )
 
@@ -31,12 +30,16 @@ PERSONAL: Final = frozenset({"email", "display_name", "attributes"})
 ERASED_CHANGE: Final[dict[str, Any]] = {"old": None, "new": None, "erased": True}
 # what stands where an erased user's personal values were
 ERASED_VALUES: Final[dict[str, Any]] = {"email": "", "display_name": None, "attributes": {}, "erased": True}
+# characters of a time before its offset from UTC
+UNZONED: Final = len("2026-01-01T00:00:00.000000")
 TIMES: Final = frozenset({"created_at", "updated_at", "password_changed_at", "deleted_at"})
 
 
 def time_to_wire(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds, always of one width, so that text order is time order."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:UNZONED] + "Z"
 
 
 def value_to_wire(value: Any) -> Any:  # noqa: ANN401 - a field's value
@@ -98,8 +101,16 @@ def erased_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def user_from_wire(record: Mapping[str, Any]) -> User:
-    values = {name: value_from_wire(name, value) for name, value in record.items() if name != "id"}
-    return User(id=UserId(UUID(record["id"])), **values)
+    values: dict[str, Any] = {
+        **record,
+        "id": UUID(record["id"]),
+        "roles": tuple(record["roles"]),
+        "status": Status(record["status"]),
+    }
+    for name in TIMES:
+        if (moment := values.get(name)) is not None:
+            values[name] = datetime.fromisoformat(moment)
+    return User(**values)
 
 
 def changes_to_wire(changes: Mapping[str, Change]) -> dict[str, dict[str, Any]]:

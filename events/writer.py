@@ -183,17 +183,18 @@ class Writer:
             self._fits = True
         BATCH.observe(len(commands))
         rows = await self._session.fetch(APPEND, (orjson.dumps(commands).decode(),))
-        return [self._read(row) for row in rows]
+        verdicts = [self._read(row) for row in rows]
+        if positions := [verdict.position for verdict in verdicts if isinstance(verdict, Appended)]:
+            APPENDED.inc(len(positions))
+            HEAD.set(max(positions))
+        return verdicts
 
     def _read(self, row: Row) -> Verdict | Exception:
         if row["verdict"] == "unindexed":
             return UnknownIndexKey("the log's e-mail index is made with a key that is not known here")
         verdict = _verdict(row)
         match verdict:
-            case Appended():
-                APPENDED.inc()
-                HEAD.set(verdict.position)
-            case Noted() | Replayed():
+            case Appended() | Noted() | Replayed():
                 pass
             case KeyReused() | Stale() | EmailTaken() | Erased():
                 REFUSED.labels(row["verdict"]).inc()

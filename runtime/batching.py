@@ -56,23 +56,22 @@ class Batcher(Generic[Item, Result]):
             raise Unavailable("this process is stopping")
         if len(self._queue) >= self._queue_limit:
             raise Overloaded(f"{len(self._queue)} requests are waiting already")
+        loop = asyncio.get_running_loop()
         if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
-        waiting: _Waiting[Item, Result] = _Waiting(item, asyncio.get_running_loop().create_future())
+            self._worker = loop.create_task(self._work())
+        waiting: _Waiting[Item, Result] = _Waiting(item, loop.create_future())
         self._queue.append(waiting)
         self._arrived.set()
+        # asyncio.timeout takes several times as long as a timer that is never due
+        timer = loop.call_later(bound, self._expire, waiting, bound)
         try:
-            async with asyncio.timeout(bound):
-                return await waiting.answer
-        except TimeoutError:
-            if waiting.taken:
-                raise self._overdue() from None
-            self._queue.remove(waiting)
-            raise Unavailable(f"not begun within {bound:g} s") from None
+            return await waiting.answer
         except asyncio.CancelledError:
             if not waiting.taken:
                 self._queue.remove(waiting)
             raise
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Finish what is waiting, then refuse more."""
@@ -80,6 +79,15 @@ class Batcher(Generic[Item, Result]):
         self._arrived.set()
         if self._worker is not None:
             await self._worker
+
+    def _expire(self, waiting: _Waiting[Item, Result], bound: float) -> None:
+        if waiting.answer.done():
+            return
+        if waiting.taken:
+            waiting.answer.set_exception(self._overdue())
+        else:
+            self._queue.remove(waiting)
+            waiting.answer.set_exception(Unavailable(f"not begun within {bound:g} s"))
 
     async def _work(self) -> None:
         while True:

@@ -42,7 +42,7 @@ async def test_the_log_holds_the_population_in_order(muster: Muster, owner: Owne
     await reader.close()
     await session.close()
     expected = [happening.event for happening in Block(Population(seed=5, first=1, users=200), 0).happenings()]
-    opened = [loaded.recorded for loaded in found if loaded is not None]
+    opened = [one for one in found if one is not None]
     assert [one.event for one in opened] == expected
     assert [one.position for one in opened] == list(range(1, 301))
     assert {one.metadata.actor.subject for one in opened} == {"muster seed"}
