@@ -7,6 +7,8 @@ from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
+import orjson
+
 from events.user import (
     Change,
     EventId,
@@ -39,6 +41,9 @@ def time_to_wire(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds, always of one width, so that text order is time order."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
+    if moment.microsecond:
+        # several times as fast; without microseconds it would write none
+        return orjson.dumps(moment, option=orjson.OPT_UTC_Z)[1:-1].decode()
     return moment.isoformat(timespec="microseconds")[:UNZONED] + "Z"
 
 

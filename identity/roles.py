@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 
@@ -40,7 +41,12 @@ def outranked(scopes: frozenset[Scope], roles: Iterable[str]) -> bool:
 
     Without this rule, whoever may write users could make himself an administrator, or take over one.
     """
-    return not (scopes_of(roles) - {Scope.SELF}) <= scopes
+    return not _ranking(frozenset(roles)) <= scopes
+
+
+@lru_cache(maxsize=1024)
+def _ranking(roles: frozenset[str]) -> frozenset[Scope]:
+    return scopes_of(roles) - {Scope.SELF}
 
 
 def scopes_named(names: Iterable[str]) -> frozenset[Scope]:

@@ -28,9 +28,13 @@ class NotPlain(Exception):
 
 @dataclass(slots=True)
 class Asked:
-    """A request as a plan looks at it; `results` are those of the calls before."""
+    """A request as a plan looks at it; `results` are those of the calls before.
+
+    Of a header that was sent several times, `headers` has the first.
+    """
 
     request: Request
+    headers: Mapping[bytes, bytes]
     path: Mapping[str, str]
     body: Any
     results: list[Any]
@@ -155,7 +159,13 @@ def _header_value(field: Any) -> Value:  # noqa: ANN401 - as above
     alias, default = field.alias, field.default
     if alias == field.name:
         alias = alias.replace("_", "-")
-    return lambda asked: asked.request.headers.get(alias, default)
+    name = alias.lower().encode()
+
+    def value(asked: Asked) -> Any:  # noqa: ANN401 - text, or the default
+        sent = asked.headers.get(name)
+        return sent.decode("latin-1") if sent is not None else default
+
+    return value
 
 
 def _body_value(field: Any) -> Value:  # noqa: ANN401 - as above

@@ -103,9 +103,10 @@ class _Direct:
         reading = _Reading(receive)
         known = {"app": self._app, "route": self._route, "endpoint": self._endpoint, "path_params": parameters}
         request = _ReadRequest({**scope, **known}, reading.receive)
+        headers = dict(reversed(scope["headers"]))
         try:
             document = await self._document(request, reading)
-            arguments = await self._plan.arguments(Asked(request, parameters, document, []))
+            arguments = await self._plan.arguments(Asked(request, headers, parameters, document, []))
             response = await self._endpoint(**arguments)
         except NotPlain:
             return reading.receive
