@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +30,16 @@ PAGE = FOLDER / "results.md"
 INTERRUPTED = 130
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Script:
-    """`arguments` are those of every run."""
-
-    name: str
-    arguments: Sequence[str] = field(default_factory=tuple[str, ...])
-    broker: bool = True
-
-
 SCRIPTS = (
-    Script(name="write_path"),
-    Script(name="log_path", broker=False),
-    Script(name="read_path", broker=False),
-    Script(name="projecting"),
-    Script(name="relaying"),
-    Script(name="freshness_at_rate"),
-    Script(name="growth"),
-    Script(name="steady"),
-    Script(name="scaling"),
+    "write_path",
+    "log_path",
+    "read_path",
+    "projecting",
+    "relaying",
+    "freshness_at_rate",
+    "growth",
+    "steady",
+    "scaling",
 )
 
 
@@ -59,10 +49,10 @@ def main() -> int:
     KEPT.mkdir(exist_ok=True)
     failed: list[str] = []
     for script in SCRIPTS:
-        if script.name in options.names or not options.names:
-            _say(f"== {script.name}")
+        if script in options.names or not options.names:
+            _say(f"== {script}")
             if not _run(script, options):
-                failed.append(script.name)
+                failed.append(script)
             # whoever interrupts the rest has what was found so far
             PAGE.write_text(results(_documents(), SECTIONS))
     _say(f"{PAGE} is written")
@@ -73,39 +63,38 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [script.name for script in SCRIPTS]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; without any, all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SCRIPTS)}; without any, all")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that all works")
     parser.add_argument("--rounds", type=int, help="medians are taken over these")
     parser.add_argument("--seconds", type=float, help="of each measurement")
     parser.add_argument("--embedded", action="store_true", help="the embedded broker, whatever else is there")
     parser.add_argument("--folder", type=Path, help="where temporary folders are made")
     options = parser.parse_args()
-    unknown = set(options.names) - set(names)
+    unknown = set(options.names) - set(SCRIPTS)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     return options
 
 
-def _run(script: Script, options: argparse.Namespace) -> bool:
+def _run(script: str, options: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory(prefix="muster-benchmark-", dir=options.folder) as folder:
         servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
         if servers is not None:
             named = Kafka(bootstrap_servers=servers, name=os.environ.get("BROKER", f"the one at {servers}"))
             return _run_beside(named, script, options)
-        if options.embedded or not script.broker:
+        if options.embedded:
             return _run_beside(None, script, options)
         with apache_kafka(Path(folder), say=_say) as kafka:
             return _run_beside(kafka, script, options)
 
 
-def _run_beside(kafka: Kafka | None, script: Script, options: argparse.Namespace) -> bool:
-    arguments = [*script.arguments, *(["--quick"] if options.quick else [])]
+def _run_beside(kafka: Kafka | None, script: str, options: argparse.Namespace) -> bool:
+    arguments = ["--quick"] if options.quick else []
     for name in ("rounds", "seconds"):
         if getattr(options, name) is not None:
             arguments += [f"--{name}", f"{getattr(options, name):g}"]
-    command = ["python", f"benchmarks/{script.name}.py", *arguments]
-    found = KEPT / f"{script.name}.json"
+    command = ["python", f"benchmarks/{script}.py", *arguments]
+    found = KEPT / f"{script}.json"
     added = [
         "--json",
         str(found.with_suffix(".new")),
@@ -115,7 +104,7 @@ def _run_beside(kafka: Kafka | None, script: Script, options: argparse.Namespace
     if kafka is not None:
         environment["KAFKA_BOOTSTRAP_SERVERS"] = kafka.bootstrap_servers
         added += ["--broker", kafka.name]
-    process = subprocess.Popen([sys.executable, str(FOLDER / f"{script.name}.py"), *arguments, *added], env=environment)
+    process = subprocess.Popen([sys.executable, str(FOLDER / f"{script}.py"), *arguments, *added], env=environment)
     try:
         if process.wait() != 0:
             return False
@@ -123,7 +112,7 @@ def _run_beside(kafka: Kafka | None, script: Script, options: argparse.Namespace
         if process.poll() is None:
             process.terminate()
             process.wait()
-    _keep(found, [f"make bench ARGS={shlex.quote(' '.join([script.name, *arguments]))}", shlex.join(command)])
+    _keep(found, [f"make bench ARGS={shlex.quote(' '.join([script, *arguments]))}", shlex.join(command)])
     return True
 
 

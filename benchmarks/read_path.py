@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import httpx
 import psycopg
 from connection import request_template
 from figures import Findings
@@ -78,12 +79,20 @@ class ReadPath:
         with psycopg.connect(self._stack.database_url, autocommit=True) as connection:
             connection.execute(TO_GUIDE)
             connection.execute("VACUUM ANALYZE guide_users")
+        for path in (f"/users/{ids[0]}", "/users"):
+            ours, bare = (self._size(process, path) for process in (QUERY, BARE))
+            assert abs(ours - bare) < 0.05 * ours, (path, ours, bare)
 
     def measurements(self) -> list[Callable[[], None]]:
         return [partial(self._read, *read) for read in READS]
 
     def name_ratios(self) -> None:
         self._findings.ratios += RATIOS
+
+    def _size(self, process: str, path: str) -> int:
+        url = f"http://127.0.0.1:{self._stack.ports[process]}{path}"
+        answer = httpx.get(url, headers=self._authorization[process], timeout=30, trust_env=False)
+        return len(answer.raise_for_status().content)
 
     def _read(self, name: str, process: str, path: str, headers: dict[str, str], connections: int) -> None:
         headers = {**self._authorization[process], **headers}
