@@ -126,7 +126,7 @@ class Flat:
 
     def outcomes(self, documents: Documents) -> Sequence[Outcome]:
         goal = f"rises by at most {self.share:.0%} or {self.mib:g} MiB"
-        memory: Mapping[str, Any] = documents.get(self.script, {}).get("settings", {}).get("memory", {})
+        memory: Mapping[str, Any] = documents.get(self.script, {}).get("details", {}).get("memory", {})
         if not memory:
             return [Outcome(what="memory of each process", unit="MiB", values=[], goal=goal, reached=None)]
         return [

@@ -71,9 +71,8 @@ def _measured(script: str, document: Document, machine: Mapping[str, Any]) -> li
     lines += ["    " + command for command in document.get("commands", [])] + [""]
     where = document["where"]
     told = {name: value for name, value in where.items() if name in EACH or value != machine.get(name)}
-    # a script may keep findings of its own there
-    settings = {name: value for name, value in document["settings"].items() if not isinstance(value, dict)}
-    lines += _pairs([*told.items(), ("settings", " ".join(f"{name}={value}" for name, value in settings.items()))])
+    settings = " ".join(f"{name}={value}" for name, value in document["settings"].items())
+    lines += _pairs({**told, "settings": settings}.items())
     lines += _table(
         ("", "per second", "least - most", "p50 ms", "p99 ms", "least - most", "cores"),
         "lrrrrrl",
@@ -101,7 +100,22 @@ def _measured(script: str, document: Document, machine: Mapping[str, Any]) -> li
             "l" + "r" * (len(memory) + 1),
             (_memory(process, memory) for process in processes),
         )
+    for name, detail in document.get("details", {}).items():
+        lines += _detail(name, detail)
     return lines
+
+
+def _detail(name: str, detail: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A table of a column each, where its cells are numbers; samples and the like are in the JSON alone."""
+    cells = [cell for column in detail.values() for cell in column.values()]
+    if not all(isinstance(cell, int | float) for cell in cells):
+        return []
+    rows = dict.fromkeys(row for column in detail.values() for row in column)
+    return _table(
+        (name, *detail),
+        "l" + "r" * len(detail),
+        ((row, *(f"{column[row]:,.0f}" if row in column else "" for column in detail.values())) for row in rows),
+    )
 
 
 def _figures(name: str, figures: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

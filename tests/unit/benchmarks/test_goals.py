@@ -85,7 +85,7 @@ def test_memory_is_flat_that_rises_by_a_small_share_or_by_next_to_nothing() -> N
         "small": {"begin": 10.0, "rise": 0.9},
         "shrinking": {"begin": 10.0, "rise": -5.0},
     }
-    found = {"script": {"settings": {"memory": memory}}}
+    found = {"script": {"details": {"memory": memory}}}
     assert verdicts(Flat(script="script", share=0.02, mib=1), found) == [True, False, True, True]
 
 

@@ -82,5 +82,16 @@ def test_a_script_that_ran_elsewhere_says_where(tmp_path: Path) -> None:
     assert page.count("- machine: 2 cores\n") == page.count("- machine: 64 cores\n") == 1
 
 
+def test_details_are_a_table_where_they_are_numbers(tmp_path: Path) -> None:
+    details = {
+        "microseconds": {"create": {"api": 400.0, "relay": 50.4}, "list": {"api": 300.0}},
+        "memory": {"api": {"samples": [[0.0, 100.0]], "rise": 0.1}},
+    }
+    page = results({"script": {**document(tmp_path), "details": details}}, [SECTION])
+    assert "| microseconds | create | list |" in page
+    assert "| relay | 50 |  |" in page
+    assert "samples" not in page
+
+
 def test_a_page_of_nothing_is_a_page() -> None:
     assert "Not measured: `script.py`." in results({}, [SECTION])
