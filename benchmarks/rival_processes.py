@@ -32,8 +32,8 @@ from runtime.settings import Settings
 RIVALS = FOLDER / "rivals"
 GUIDE = "guide"
 LIBRARY_THREADS = 16
-# of the processes' own, not of people
-MADE_UP = secrets.token_hex(32)
+# what the guide's tokens are signed with
+SECRET_KEY = secrets.token_hex(32)
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def guide_beside(stack: Stack) -> Generator[Stack]:
         environment={
             **plain_environment(),
             "DATABASE_URL": stack.database_url.replace("postgresql://", "postgresql+psycopg2://", 1),
-            "SECRET_KEY": MADE_UP,
+            "SECRET_KEY": SECRET_KEY,
         },
         directory=stack.folder,
         log=stack.folder / "guide.log",
@@ -68,7 +68,7 @@ def guide_beside(stack: Stack) -> Generator[Stack]:
 
 def guide_authorization() -> dict[str, str]:
     claims = {"sub": str(new_id()), "exp": datetime.now(UTC) + timedelta(days=1)}
-    return {"authorization": f"Bearer {jwt.encode(claims, MADE_UP, algorithm='HS256')}"}
+    return {"authorization": f"Bearer {jwt.encode(claims, SECRET_KEY, algorithm='HS256')}"}
 
 
 def hashing_rate(settings: Settings, *, threads: int, seconds: float) -> Figure:
