@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+RIVALS_INSTALLED := $(VENV)/.installed-bench
 COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header
 
 # The first Python that is new enough and can make virtual environments. A name on the PATH may be somebody else's
@@ -32,6 +33,10 @@ reset: $(INSTALLED) ## Delete the development stack's data
 .PHONY: test
 test: $(INSTALLED) ## Run the whole suite (ARGS are pytest's)
 	$(BIN)/pytest $(ARGS)
+
+.PHONY: bench
+bench: $(RIVALS_INSTALLED) ## Measure speed beside rivals; writes benchmarks/results.md (ARGS: names, --quick)
+	$(BIN)/python benchmarks/all.py $(ARGS)
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check style
@@ -61,6 +66,7 @@ check: lint types imports contract test ## Everything that must hold
 lock: $(INSTALLED) ## Resolve the dependencies anew and pin them by hash (ARGS are uv's: --upgrade)
 	$(COMPILE) $(ARGS) --output-file requirements.lock pyproject.toml
 	$(COMPILE) $(ARGS) --output-file requirements-dev.lock --extra dev pyproject.toml
+	$(COMPILE) $(ARGS) --output-file requirements-bench.lock --extra bench --constraints requirements-dev.lock pyproject.toml
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	@found=; for candidate in $(CANDIDATES); do \
@@ -78,4 +84,9 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 	@echo 'installing what requirements-dev.lock pins'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(RIVALS_INSTALLED): $(INSTALLED) requirements-bench.lock
+	@echo 'installing what requirements-bench.lock pins'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@

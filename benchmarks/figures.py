@@ -4,16 +4,22 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from footprint import Memory
 
+PACKAGES = (
+    *("fastapi", "uvicorn", "uvloop", "httptools", "psycopg", "pydantic", "aiokafka", "argon2-cffi"),
+    # of rivals; they may not be there
+    *("sqlalchemy", "psycopg2-binary", "eventsourcing"),
+)
 SHOWN = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size")
 
 
@@ -140,10 +146,14 @@ def surroundings(database_url: str, *, broker: str | None) -> dict[str, Any]:
         "python": platform.python_version(),
         "postgres": f"{postgres[0].partition(',')[0]}; {' '.join(f'{name}={value}' for name, value in shown.items())}",
         "broker": broker,
-        "packages": " ".join(
-            f"{name} {version(name)}" for name in ("fastapi", "uvicorn", "uvloop", "httptools", "psycopg", "pydantic")
-        ),
+        "packages": " ".join(_packages()),
     }
+
+
+def _packages() -> Iterator[str]:
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            yield f"{name} {version(name)}"
 
 
 def _lines(path: str) -> list[str]:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,10 +46,12 @@ def main(
     benchmark_of: Callable[[Stack, argparse.Namespace, Findings], Benchmark],
     *,
     quick: Mapping[str, Any],
+    rivals: Callable[[Stack], AbstractContextManager[Stack]] = nullcontext,
 ) -> None:
+    """Run it on a stack; `rivals` starts what else is measured, and adds it."""
     options, settings = parsed(parser, quick)
     try:
-        with running_stack(say=say, parent=options.folder) as stack:
+        with running_stack(say=say, parent=options.folder) as alone, rivals(alone) as stack:
             where = surroundings(stack.database_url, broker=options.broker)
             findings = Findings(title=title, settings=settings, where=where)
             findings.cores_at_rest.update(cores_at_rest(stack))

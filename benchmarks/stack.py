@@ -154,8 +154,8 @@ def _start(
     )
     for process, environment in environments.items():
         supervisor.start(_program(home, lock, process, [sys.executable, "-P", "-m", process], environment))
-    bare = [sys.executable, str(FOLDER / "bare.py"), str(ports["bare"])]
-    supervisor.start(_program(home, lock, "bare", bare, {}))
+    bare = [sys.executable, str(FOLDER / "rivals" / "bare.py"), str(ports["bare"])]
+    supervisor.start(_program(home, lock, "bare", bare, {"PYTHONPATH": str(FOLDER)}))
     _wait_until_ready(ports, supervisor)
     return Stack(
         folder=home.folder,

@@ -1,34 +1,40 @@
-"""Writes over HTTP and the log alone, beside a bare FastAPI endpoint and pgbench, in interleaved rounds.
+"""Writes over HTTP beside a bare FastAPI endpoint, the CRUD guide's app and pure argon2id, in interleaved rounds.
 
     python benchmarks/write_path.py [--quick] [--json FILE]
 
-Starts all it needs; KAFKA_BOOTSTRAP_SERVERS names a broker to use instead of the embedded one.
+Starts all it needs (`make bench` installs it); KAFKA_BOOTSTRAP_SERVERS names a broker to use instead of the embedded
+one. log_path.py measures the log without HTTP.
 """
 
 import argparse
 import itertools
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 import psycopg
 from connection import request_template
-from figures import Figure, Findings
-from freshness import Freshness
+from figures import Findings
 from load import Load
-from log_alone import LogLoad
-from measuring import measured_freshness, measured_load, measured_log
-from pgbench import CLIENTS, Pgbench
+from measuring import measured_load
+from rival_processes import GUIDE, guide_authorization, guide_beside, hashing_rate
 from run import add_common_options, main
 from stack import Stack
 
-PGBENCH = f"pgbench, {CLIENTS} clients"
+from runtime.settings import Settings
+
 CONNECTIONS = (32, 256)
-CALLERS = (64, 1000)
+# more of them bring the guide's app to a stand (rivals/crud_guide.py): what it does at 32 is its best
+GUIDE_CONNECTIONS = 32
+HASHED = "create with a password, 32 connections"
+ARGON2 = "argon2id alone, all cores"
+ARGON2_HERE = "argon2id alone, threads of a command API"
 # more than any measurement can send: no two share an e-mail address or an idempotency key
 NUMBERS = 10_000_000
+PASSWORD = "the right password of everybody"  # noqa: S105 - of made-up users
 
 Kind = Literal["create", "update"]
 KINDS: tuple[Kind, ...] = ("create", "update")
@@ -39,108 +45,100 @@ class WritePath:
         self._stack = stack
         self._seconds: float = options.seconds
         self._users: int = options.users
-        self._rate: float = options.rate
         self._keys: bool = not options.without_keys
         self._findings = findings
-        self._pgbench = Pgbench(stack.log_url, stack.folder)
+        # those of the command API as it is started here
+        self._settings = Settings.model_validate({"database_url": stack.database_url, "muster_mode": "test"})
         self._ids = stack.folder / "ids"
+        self._guide_ids = stack.folder / "guide-ids"
         self._first = itertools.count(NUMBERS, NUMBERS)
 
     def prepare(self) -> None:
-        """Make the users that are updated, which warms the processes too."""
-        creations = self._load("create", self._stack.ports["command_api"], connections=64)
-        measured_load(self._stack, replace(creations, seconds=300, limit=self._users))
+        """Make the users that are updated, as many for the guide's app, which warms the processes too."""
+        for process in ("command_api", GUIDE):
+            load = self._load("create", process, connections=GUIDE_CONNECTIONS)
+            measured_load(self._stack, replace(load, seconds=600, limit=self._users))
         self._stack.settle()
-        with psycopg.connect(self._stack.database_url) as connection:
+        with psycopg.connect(self._stack.database_url, autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE guide_users")
             ids = connection.execute("SELECT user_id FROM log.user_keys ORDER BY random()").fetchall()
+            guide_ids = connection.execute("SELECT id FROM guide_users ORDER BY random()").fetchall()
         self._ids.write_text("\n".join(str(row[0]) for row in ids))
+        self._guide_ids.write_text("\n".join(str(row[0]) for row in guide_ids))
         for kind in KINDS:
-            measured_load(self._stack, replace(self._load(kind, self._stack.ports["bare"], connections=64), seconds=1))
+            measured_load(self._stack, replace(self._load(kind, "bare", connections=64), seconds=1))
 
     def measurements(self) -> list[Callable[[], None]]:
         measurements: list[Callable[[], None]] = []
-        for kind, connections in itertools.product(KINDS, CONNECTIONS):
-            measurements += [
-                partial(self._over_http, kind, connections),
-                partial(self._bare, kind, connections),
-            ]
-        measurements += [self._freshness, self._insert]
-        measurements += [partial(self._log, kind, callers) for kind, callers in itertools.product(KINDS, CALLERS)]
-        return measurements
+        for kind in KINDS:
+            for connections in CONNECTIONS:
+                measurements += [
+                    partial(self._over_http, kind, connections),
+                    partial(self._beside, "bare", kind, connections),
+                ]
+            measurements.append(partial(self._beside, GUIDE, kind, GUIDE_CONNECTIONS))
+        return [*measurements, self._hashed, self._argon2]
 
     def name_ratios(self) -> None:
         for kind, connections in itertools.product(KINDS, CONNECTIONS):
-            self._findings.ratios.append((over_http(kind, connections), bare(kind, connections)))
-        for kind, connections in itertools.product(KINDS, CONNECTIONS):
-            self._findings.ratios.append((over_http(kind, connections), PGBENCH))
-        for kind, callers in itertools.product(KINDS, CALLERS):
-            self._findings.ratios.append((log_alone(kind, callers), PGBENCH))
+            name = over_http(kind, connections)
+            self._findings.ratios += [
+                (name, beside(GUIDE, kind, GUIDE_CONNECTIONS)),
+                (name, beside("bare", kind, connections)),
+            ]
+        self._findings.ratios += [(HASHED, ARGON2), (HASHED, ARGON2_HERE)]
 
     def _over_http(self, kind: Kind, connections: int) -> None:
-        figure = measured_load(self._stack, self._load(kind, self._stack.ports["command_api"], connections=connections))
+        self._written(over_http(kind, connections), self._load(kind, "command_api", connections=connections))
+
+    def _written(self, name: str, load: Load) -> None:
+        figure = measured_load(self._stack, load)
         self._findings.remember_memory("under load", self._stack.memory())
         # the relay and the projector finish, so that they burden nothing else
         settled_after = self._stack.settle()
-        self._findings.add(over_http(kind, connections), replace(figure, settled_after=settled_after))
+        self._findings.add(name, replace(figure, settled_after=settled_after))
 
-    def _bare(self, kind: Kind, connections: int) -> None:
-        load = self._load(kind, self._stack.ports["bare"], connections=connections)
-        self._findings.add(bare(kind, connections), measured_load(self._stack, load))
+    def _beside(self, rival: str, kind: Kind, connections: int) -> None:
+        load = self._load(kind, rival, connections=connections)
+        self._findings.add(beside(rival, kind, connections), measured_load(self._stack, load))
 
-    def _freshness(self) -> None:
-        read = request_template(
-            "GET",
-            "/users/%(id)s",
-            headers={**self._stack.authorization, "min-position": "%(position)s", "prefer": "wait=10"},
-        )
-        posted, fresh = measured_freshness(
-            Freshness(
-                command_port=self._stack.ports["command_api"],
-                query_port=self._stack.ports["query_api"],
-                create=self._template("create"),
-                read=read,
-                first=next(self._first),
-                rate=self._rate,
-                seconds=self._seconds,
-            )
-        )
-        self._findings.add(f"POST at {self._rate:g}/s", posted)
-        self._findings.add("  from its answer to readable", fresh)
+    def _hashed(self) -> None:
+        load = self._load("create", "command_api", connections=32)
+        self._written(HASHED, replace(load, template=self._template("create", "command_api", {"password": PASSWORD})))
 
-    def _insert(self) -> None:
-        inserted = self._pgbench.run(self._seconds)
-        self._findings.add(PGBENCH, Figure(rate=inserted.rate, p50=inserted.mean))
+    def _argon2(self) -> None:
+        for name, threads in ((ARGON2, os.cpu_count() or 1), (ARGON2_HERE, self._settings.hashing_threads)):
+            self._findings.add(name, hashing_rate(self._settings, threads=threads, seconds=self._seconds))
 
-    def _log(self, kind: Kind, callers: int) -> None:
-        asked = LogLoad(
-            database_url=self._stack.log_writer_url,
-            kind=kind,
-            callers=callers,
-            seconds=self._seconds,
-            first=next(self._first),
-        )
-        self._findings.add(log_alone(kind, callers), measured_log(self._stack, asked))
-
-    def _load(self, kind: Kind, port: int, *, connections: int) -> Load:
+    def _load(self, kind: Kind, process: str, *, connections: int) -> Load:
+        ids = self._guide_ids if process == GUIDE else self._ids
         return Load(
-            port=port,
-            template=self._template(kind),
+            port=self._stack.ports[process],
+            template=self._template(kind, process),
             expected=201 if kind == "create" else 200,
             connections=connections,
             seconds=self._seconds,
             warm_up=self._seconds / 10,
             first=next(self._first),
-            ids_file=str(self._ids) if kind == "update" else None,
+            ids_file=str(ids) if kind == "update" else None,
         )
 
-    def _template(self, kind: Kind) -> str:
-        headers = {**self._stack.authorization, "content-type": "application/json"}
-        if self._keys:
+    def _template(self, kind: Kind, process: str, further: Mapping[str, str] | None = None) -> str:
+        """The same body for all; the guide's app, which knows no merge patch and no keys, gets it by PUT."""
+        headers = {
+            **(guide_authorization() if process == GUIDE else self._stack.authorization),
+            "content-type": "application/json",
+        }
+        if self._keys and process != GUIDE:
             headers["idempotency-key"] = "key-%(n)012d"
         if kind == "update":
-            headers["content-type"] = "application/merge-patch+json"
+            if process != GUIDE:
+                headers["content-type"] = "application/merge-patch+json"
             return request_template(
-                "PATCH", "/users/%(id)s", headers=headers, body=json.dumps({"display_name": "Name %(n)012d"})
+                "PUT" if process == GUIDE else "PATCH",
+                "/users/%(id)s",
+                headers=headers,
+                body=json.dumps({"display_name": "Name %(n)012d"}),
             )
         body = {
             "email": "load-%(n)012d@example.com",
@@ -148,25 +146,20 @@ class WritePath:
             "roles": ["user"],
             "attributes": {"team": "engines", "floor": 3},
         }
-        return request_template("POST", "/users", headers=headers, body=json.dumps(body))
+        return request_template("POST", "/users", headers=headers, body=json.dumps({**body, **(further or {})}))
 
 
 def over_http(kind: Kind, connections: int) -> str:
     return f"{kind}, {connections} connections"
 
 
-def bare(kind: Kind, connections: int) -> str:
-    return f"bare {kind}, {connections} connections"
-
-
-def log_alone(kind: Kind, callers: int) -> str:
-    return f"log alone, {kind}, {callers} callers"
+def beside(rival: str, kind: Kind, connections: int) -> str:
+    return f"{rival} {kind}, {connections} connections"
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Muster's write path: throughput, latency, freshness, memory.")
+    parser = argparse.ArgumentParser(description="Muster's writes over HTTP: throughput, latency, memory.")
     parser.add_argument("--users", type=int, default=20_000, help="how many are updated in turn (%(default)s)")
-    parser.add_argument("--rate", type=float, default=200, help="POSTs/s while freshness is measured (%(default)s)")
     parser.add_argument("--without-keys", action="store_true", help="send no Idempotency-Key")
     add_common_options(parser)
-    main("Write path", parser, WritePath, quick={"users": 2000})
+    main("Writes over HTTP", parser, WritePath, quick={"users": 2000}, rivals=guide_beside)

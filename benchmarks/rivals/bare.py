@@ -12,7 +12,7 @@ from uuid import UUID
 
 import orjson
 import uvicorn
-from fastapi import Body, FastAPI, Response
+from fastapi import Body, FastAPI, Query, Response
 from seed import user_numbered
 
 from command_api.bodies import ChangeUserBody, CreateUserBody
@@ -22,6 +22,8 @@ from runtime.requests import StrictJsonRoute
 
 RECORD: dict[str, Any] = record_of(user_numbered(0, new_id(), datetime.now(UTC)))
 HEADERS = {"ETag": '"1"', "Event-Position": "1"}
+# as long as that of a page sorted by time
+CURSOR = "c" * 86
 
 app = FastAPI()
 app.router.route_class = StrictJsonRoute
@@ -55,6 +57,14 @@ async def patch_user(
 async def read_user(user_id: UUID) -> Response:
     assert user_id
     return answer(200)
+
+
+@app.get("/users")
+async def list_users(limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Response:
+    page = {"users": [RECORD] * limit, "next_cursor": CURSOR}
+    return Response(
+        orjson.dumps(page), 200, {"Link": f'</users?limit={limit}&cursor={CURSOR}>; rel="next"'}, "application/json"
+    )
 
 
 if __name__ == "__main__":
