@@ -3,6 +3,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from events.archive import Archive
 from events.envelope import Origin
@@ -27,6 +28,7 @@ from query_api.listening import Listening
 from query_api.listing_now import Lists
 from query_api.lookout import Lookout
 from query_api.model import Model
+from query_api.plain_reads import PlainReads
 from query_api.proofs import Proofs
 from query_api.routes import router
 from query_api.shape import shape_check
@@ -121,6 +123,8 @@ def create_app(settings: Settings) -> FastAPI:
         ],
         origins=settings.origins,
     )
+    # the innermost layer, within the frame of every request
+    app.user_middleware.append(Middleware(PlainReads, router=router))
     app.state.door, app.state.archive, app.state.origin = door, archive, origin
     app.state.contract = Contract.of(settings)
     app.state.settings, app.state.logs, app.state.proofs = settings, logs, Proofs(trees)
