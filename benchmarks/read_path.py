@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 
+import psycopg
 from connection import request_template
 from figures import Findings
 from load import Load
@@ -17,7 +18,12 @@ from run import add_common_options, main
 from seed import seed_read_model
 from stack import Stack
 
-# name, path, further headers, connections; the searched names have one owner each
+from events.wire import time_to_wire
+from query_api.listing import Listing, cursor_after
+
+ANYWHERE = "page of 50, another each, 32"
+# name, path, further headers, connections; the searched names have one owner each. Requests for the same list that wait
+# at the same moment share a query: those of "another each" share none.
 READS: tuple[tuple[str, str, dict[str, str], int], ...] = (
     ("GET by id, 32 connections", "/users/%(id)s", {}, 32),
     ("GET by id, 256 connections", "/users/%(id)s", {}, 256),
@@ -26,7 +32,11 @@ READS: tuple[tuple[str, str, dict[str, str], int], ...] = (
     ("first page of 10, 32 connections", "/users?limit=10", {}, 32),
     ("page of admins, 32 connections", "/users?role=admin&status=active&sort=-updated_at", {}, 32),
     ("search of one (q), 32 connections", "/users?q=load%%20{searched:012d}", {}, 32),
+    ("by e-mail, another each, 32", "/users?email=load-%(n)012d%%40example.com", {}, 32),
+    ("search (q), another each, 32", "/users?q=load%%20%(n)012d", {}, 32),
+    (ANYWHERE, "/users?cursor=%(id)s", {}, 32),
 )
+PLACES = "SELECT created_at, id FROM read_model.users WHERE id = ANY(%s::uuid[]) ORDER BY random()"
 BARE = "bare GET, {} connections"
 BARE_CONNECTIONS = (32, 256)
 
@@ -38,10 +48,16 @@ class ReadPath:
         self._users: int = options.users
         self._findings = findings
         self._ids = stack.folder / "ids"
+        self._cursors = stack.folder / "cursors"
 
     def prepare(self) -> None:
         ids = seed_read_model(self._stack.database_url, self._users)
         self._ids.write_text("\n".join(ids))
+        with psycopg.connect(self._stack.database_url) as connection:
+            places = connection.execute(PLACES, (ids[:5000],)).fetchall()
+        first = Listing.model_validate({})
+        cursors = [cursor_after(first, time_to_wire(created_at), str(user_id)) for created_at, user_id in places]
+        self._cursors.write_text("\n".join(cursors))
 
     def measurements(self) -> list[Callable[[], None]]:
         measurements: list[Callable[[], None]] = [
@@ -66,7 +82,7 @@ class ReadPath:
             connections=connections,
             seconds=self._seconds,
             warm_up=self._seconds / 10,
-            ids_file=str(self._ids),
+            ids_file=str(self._cursors if name == ANYWHERE else self._ids),
         )
         self._findings.add(name, measured_load(self._stack, load))
         self._findings.remember_memory("under load", self._stack.memory())

@@ -1,7 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, LiteralString
-from uuid import UUID
 
 import orjson
 
@@ -39,22 +38,22 @@ class Model:
 
     def __init__(self, session: Session, *, timeout: float, queue_limit: int) -> None:
         self._session = session
-        self._reads: Batcher[UUID, Found | None] = Batcher(
+        self._reads: Batcher[str, Found | None] = Batcher(
             self._read, limit=256, queue_limit=queue_limit, timeout=timeout
         )
 
-    async def user(self, user_id: UUID) -> Found | None:
-        """The user, deleted ones included. Raises Unavailable and Overloaded."""
+    async def user(self, user_id: str) -> Found | None:
+        """The user, deleted ones included; an id is canonical text. Raises Unavailable and Overloaded."""
         return await self._reads.submit(user_id)
 
     async def close(self) -> None:
         await self._reads.close()
 
-    async def _read(self, ids: Sequence[UUID]) -> list[Found | Exception | None]:
+    async def _read(self, ids: Sequence[str]) -> list[Found | Exception | None]:
         # the text of an array, made here: the driver would look at each id for how to write it
-        wanted = "{" + ",".join({str(user_id) for user_id in ids}) + "}"
+        wanted = "{" + ",".join(set(ids)) + "}"
         found = {row["id"]: _found(row) for row in await self._session.fetch(BY_ID, (wanted,))}
-        return [found.get(str(user_id)) for user_id in ids]
+        return [found.get(user_id) for user_id in ids]
 
 
 def _found(row: Row) -> Found:

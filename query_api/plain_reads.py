@@ -76,8 +76,8 @@ class PlainReads:
             return list_answer(await app.state.lists.page(listing), told)
         if (named := USER.fullmatch(scope["path"])) is None or scope["query_string"]:
             raise _NotPlain
-        headers, user_id = _headers(scope["headers"]), UUID(named[1])
-        _choose(scope, self._user, {"id": named[1]})
+        headers, user_id = _headers(scope["headers"]), named[1]
+        _choose(scope, self._user, {"id": user_id})
         told = await self._admitted(app, self._user, headers, user_id)
         found = await app.state.model.user(user_id)
         if found is None or found.deleted:
@@ -85,7 +85,7 @@ class PlainReads:
         return user_answer(found, told, headers.if_none_match)
 
     async def _admitted(
-        self, app: FastAPI, route: APIRoute, headers: _Headers, user_id: UUID | None
+        self, app: FastAPI, route: APIRoute, headers: _Headers, user_id: str | None
     ) -> Mapping[str, str]:
         """The headers to answer with, once the caller is known and the model has what they wait for."""
         door: Door = app.state.door
@@ -96,7 +96,7 @@ class PlainReads:
             return {}
         fresh = wanted_of(headers.position, headers.prefer)
         freshness: Freshness = app.state.freshness
-        told = await freshness.wait(fresh, user_id)
+        told = await freshness.wait(fresh, UUID(user_id) if user_id is not None else None)
         if fresh.wait:
             # as in the routes: whoever was logged out while waiting is told nothing any more
             await door.gatekeeper.check(caller)

@@ -118,7 +118,7 @@ async def _read(
 ) -> Response:
     headers = await _waited(http, caller, fresh, user_id)
     model: Model = http.app.state.model
-    found = await model.user(user_id)
+    found = await model.user(str(user_id))
     if found is None:
         raise Problem(404, "user_not_found", "User not found")
     if found.deleted:
