@@ -26,6 +26,7 @@ from run import INTERRUPTED, add_common_options, parsed, run_rounds, say, tell
 from seed import begin_topics, project_log
 from stack import Prepared, Stack, running_stack
 
+from events.wire import time_to_wire
 from muster.administrators import create_administrator
 from muster.failures import CannotRun
 from muster.seeding import seed_log
@@ -59,7 +60,7 @@ class Growth:
                 ids = connection.execute(LIVING, (IDS,)).fetchall()
                 (stack.folder / "ids").write_text("\n".join(str(row[0]) for row in ids))
                 ((created_at, user_id),) = connection.execute(MIDDLE).fetchall()
-            cursor = cursor_after(Listing.model_validate({}), {"created_at": created_at, "id": user_id})
+            cursor = cursor_after(Listing.model_validate({}), time_to_wire(created_at), str(user_id))
             # filled in with `%`
             self._middles[users] = f"/users?{urlencode({'cursor': cursor})}".replace("%", "%%")
             for measurement in self._of(users, stack):

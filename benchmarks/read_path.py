@@ -21,9 +21,15 @@ from run import add_common_options, main
 from seed import seed_read_model
 from stack import Stack
 
+from events.wire import time_to_wire
+from query_api.listing import Listing, cursor_after
+
 QUERY, BARE = "query_api", "bare"
+ANYWHERE = "page of 50, another each, 32"
+PLACES = "SELECT created_at, id FROM read_model.users WHERE id = ANY(%s::uuid[]) ORDER BY random()"
 # name, process, path, further headers, connections; the searched names have one owner each. At more connections the
-# guide's app stands still (rivals/crud_guide.py).
+# guide's app stands still (rivals/crud_guide.py). Requests for the same list that wait at the same moment share a query:
+# those of "another each" share none.
 READS: tuple[tuple[str, str, str, dict[str, str], int], ...] = (
     ("GET by id, 32 connections", QUERY, "/users/%(id)s", {}, 32),
     ("bare GET by id, 32 connections", BARE, "/users/%(id)s", {}, 32),
@@ -38,6 +44,9 @@ READS: tuple[tuple[str, str, str, dict[str, str], int], ...] = (
     ("page of admins, 32 connections", QUERY, "/users?role=admin&status=active&sort=-updated_at", {}, 32),
     ("guide page of admins, 32 connections", GUIDE, "/users?role=admin&status=active&newest=true", {}, 32),
     ("search of one (q), 32 connections", QUERY, "/users?q=load%%20{searched:012d}", {}, 32),
+    ("by e-mail, another each, 32", QUERY, "/users?email=load-%(n)012d%%40example.com", {}, 32),
+    ("search (q), another each, 32", QUERY, "/users?q=load%%20%(n)012d", {}, 32),
+    (ANYWHERE, QUERY, "/users?cursor=%(id)s", {}, 32),
 )
 RATIOS = (
     ("GET by id, 32 connections", "bare GET by id, 32 connections"),
@@ -47,6 +56,9 @@ RATIOS = (
     ("first page of 50, 32 connections", "bare page of 50, 32 connections"),
     ("first page of 10, 32 connections", "bare GET by id, 32 connections"),
     ("page of admins, 32 connections", "bare GET by id, 32 connections"),
+    ("by e-mail, another each, 32", "bare GET by id, 32 connections"),
+    (ANYWHERE, "bare GET by id, 32 connections"),
+    (ANYWHERE, "bare page of 50, 32 connections"),
     ("page of admins, 32 connections", "bare page of 50, 32 connections"),
     ("search of one (q), 32 connections", "bare GET by id, 32 connections"),
     ("GET by id, 32 connections", "guide GET by id, 32 connections"),
@@ -67,6 +79,7 @@ class ReadPath:
         self._users: int = options.users
         self._findings = findings
         self._ids = stack.folder / "ids"
+        self._cursors = stack.folder / "cursors"
         self._authorization: Mapping[str, dict[str, str]] = {
             QUERY: stack.authorization,
             BARE: stack.authorization,
@@ -76,6 +89,11 @@ class ReadPath:
     def prepare(self) -> None:
         ids = seed_read_model(self._stack.database_url, self._users)
         self._ids.write_text("\n".join(ids))
+        with psycopg.connect(self._stack.database_url) as connection:
+            places = connection.execute(PLACES, (ids[:5000],)).fetchall()
+        first = Listing.model_validate({})
+        cursors = [cursor_after(first, time_to_wire(created_at), str(user_id)) for created_at, user_id in places]
+        self._cursors.write_text("\n".join(cursors))
         with psycopg.connect(self._stack.database_url, autocommit=True) as connection:
             connection.execute(TO_GUIDE)
             connection.execute("VACUUM ANALYZE guide_users")
@@ -103,7 +121,7 @@ class ReadPath:
             connections=connections,
             seconds=self._seconds,
             warm_up=self._seconds / 10,
-            ids_file=str(self._ids),
+            ids_file=str(self._cursors if name == ANYWHERE else self._ids),
         )
         self._findings.add(name, measured_load(self._stack, load))
         self._findings.remember_memory("under load", self._stack.memory())

@@ -10,7 +10,8 @@ WRITERS = (
 )
 PAGES = (
     "A page is held against a bare GET of one record, and shown beside a bare page of the same size: bare FastAPI makes"
-    " both of constants."
+    ' both of constants. Requests for the same list that wait at the same moment share one query: those of "another'
+    ' each" ask for other pages, and share none.'
 )
 BARE_GET = "bare GET by id, 32 connections"
 HASHED = "create with a password, 32 connections"
@@ -79,6 +80,8 @@ SECTIONS = (
                     Ratio(script=READS, of=page, to=f"guide {page}"),
                 )
             ),
+            Ratio(script=READS, of="page of 50, another each, 32", to=BARE_GET, at_least=0.25),
+            Ratio(script=READS, of="page of 50, another each, 32", to="bare page of 50, 32 connections"),
             *(
                 Latency(script=READS, of=name, quantile="p99", at_most=15)
                 for name in (

@@ -2,10 +2,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-import orjson
 from fastapi import FastAPI
-from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy.ext.asyncio import create_async_engine
+from starlette.middleware import Middleware
 
 from events.archive import Archive
 from events.envelope import Origin
@@ -27,12 +25,14 @@ from query_api import (
 from query_api.contract_routes import Contract
 from query_api.freshness import Freshness
 from query_api.listening import Listening
+from query_api.listing_now import Lists
 from query_api.lookout import Lookout
 from query_api.model import Model
+from query_api.plain_reads import PlainReads
 from query_api.proofs import Proofs
 from query_api.routes import router
 from query_api.shape import shape_check
-from runtime.database import Session, sqlalchemy_url
+from runtime.database import Session
 from runtime.health import Readiness, database_check
 from runtime.settings import Settings
 from runtime.web import web_app
@@ -75,30 +75,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def resources() -> AsyncGenerator[None]:
-        engine = create_async_engine(
-            sqlalchemy_url(url),
-            pool_size=5,
-            max_overflow=0,
-            pool_timeout=timeout,
-            pool_pre_ping=True,
-            isolation_level="AUTOCOMMIT",
-            json_deserializer=orjson.loads,
-            # what callers search for is personal: no error message shows it
-            hide_parameters=True,
-            connect_args={
-                "application_name": "muster query lists",
-                "connect_timeout": max(2, int(timeout)),
-                "options": " ".join(
-                    (
-                        str(conninfo_to_dict(url).get("options") or ""),
-                        f"-c jit=off -c statement_timeout={int(timeout * 1000)} -c default_transaction_read_only=on",
-                        # which index serves a filter depends on how common its value is
-                        "-c plan_cache_mode=force_custom_plan",
-                    )
-                ),
-            },
-        )
         model = Model(users, timeout=timeout, queue_limit=settings.write_queue_limit)
+        lists = Lists(url, timeout=timeout, queue_limit=settings.write_queue_limit)
         lookout = Lookout(
             glances,
             looks,
@@ -106,7 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
             partitions=settings.topic_partitions,
             timeout=timeout,
         )
-        app.state.engine, app.state.model, app.state.lookout = engine, model, lookout
+        app.state.lists, app.state.model, app.state.lookout = lists, model, lookout
         app.state.freshness = Freshness(lookout, max_wait=settings.max_wait)
         listening = None
         if archive is not None:
@@ -123,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
             await lookout.close()
             if listening is not None:
                 await listening.close()
-            await engine.dispose()
+            await lists.close()
             for session in (users, glances, looks, logs, trees):
                 await session.close()
 
@@ -145,6 +123,8 @@ def create_app(settings: Settings) -> FastAPI:
         ],
         origins=settings.origins,
     )
+    # the innermost layer, within the frame of every request
+    app.user_middleware.append(Middleware(PlainReads, router=router))
     app.state.door, app.state.archive, app.state.origin = door, archive, origin
     app.state.contract = Contract.of(settings)
     app.state.settings, app.state.logs, app.state.proofs = settings, logs, Proofs(trees)

@@ -45,8 +45,13 @@ async def wanted(
 ) -> Wanted | None:
     if min_position is None:
         return None
-    found = WAIT.search(", ".join(request.headers.getlist("prefer"))) if prefer is not None else None
-    return Wanted(position=min_position, wait=float(found.group(1)) if found else 0.0)
+    return wanted_of(min_position, request.headers.getlist("prefer") if prefer is not None else ())
+
+
+def wanted_of(position: int, prefer: Sequence[str]) -> Wanted:
+    """From the lines of the header Prefer."""
+    found = WAIT.search(", ".join(prefer)) if prefer else None
+    return Wanted(position=position, wait=float(found.group(1)) if found else 0.0)
 
 
 class Freshness:

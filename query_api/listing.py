@@ -1,24 +1,31 @@
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, LiteralString
 from uuid import UUID
 
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Select, func, select, tuple_
 
 from events.email import canonical_email
 from events.record import EXAMPLE, ErasedRecord, UserRecord
 from events.user import Status
-from events.wire import time_to_wire
-from projector.read_model import users
 from query_api.cursors import bad_cursor, cursor_of, place_in
+from query_api.model import RECORD
 
 MAX_LIMIT: Final = 200
-COLUMNS: Final = {
-    "created_at": users.c.created_at,
-    "updated_at": users.c.updated_at,
-    "email": users.c.email_canonical,
+COLUMNS: Final[Mapping[str, LiteralString]] = {
+    "created_at": "u.created_at",
+    "updated_at": "u.updated_at",
+    "email": "u.email_canonical",
+}
+# in the order in which a link has them
+FILTERS: Final[Mapping[str, LiteralString]] = {
+    "email": "u.email_canonical = %(email)s",
+    "status": "u.status = %(status)s",
+    "role": "u.roles @> ARRAY[%(role)s::text]",
+    "q": "u.search LIKE lower(normalize(%(q)s::text))",
 }
 # Postgres has no text with U+0000
 Searched = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
@@ -28,7 +35,7 @@ Sort = Literal["created_at", "-created_at", "email", "-email", "updated_at", "-u
 class Listing(BaseModel):
     """Which users, in which order, from where."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int = Field(50, ge=1, le=MAX_LIMIT)
     cursor: str | None = Field(None, max_length=2000, description="from the Link header or next_cursor of a page")
@@ -53,7 +60,7 @@ class Listing(BaseModel):
 
     def filters(self) -> dict[str, str]:
         """The filters as they stand in a query string."""
-        sent = self.model_dump(mode="json", include={"email", "status", "role", "q"}, exclude_none=True)
+        sent = self.model_dump(mode="json", include=set(FILTERS), exclude_none=True)
         return {name: str(value) for name, value in sent.items()}
 
     def kind(self) -> str:
@@ -68,37 +75,68 @@ class Page(BaseModel):
     next_cursor: str | None = Field(description="null: this is the last page")
 
 
-def query_of(listing: Listing) -> Select[Any]:
-    """One row more than the limit, so that the caller sees whether there is a next page."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A list in SQL; `walks` when its order alone finds the rows, whatever the values are.
+
+    Rows have the columns of RECORD and `place`: what they are sorted by, if that is none of them. There is one more
+    than the limit when there is a next page.
+    """
+
+    sql: bytes
+    values: Mapping[str, object]
+    walks: bool
+
+
+def question_of(listing: Listing) -> Question:
+    """Raises a 422 problem for a cursor that is of no such list."""
+    compared = _compared(listing)
+    values = dict(compared)
+    conditions = ["u.deleted_at IS NULL", *(FILTERS[name] for name in compared)]
     column, descending = COLUMNS[listing.sort.removeprefix("-")], listing.sort.startswith("-")
-    query = select(users).where(users.c.deleted_at.is_(None), *_conditions(listing))
     if listing.cursor is not None:
-        value, last_id = _open_cursor(listing)
-        key, place = tuple_(column, users.c.id), tuple_(value, last_id)
-        query = query.where(key < place if descending else key > place)
-    order = (column.desc(), users.c.id.desc()) if descending else (column.asc(), users.c.id.asc())
-    return query.order_by(*order).limit(listing.limit + 1)
+        key, last_id = _open_cursor(listing)
+        values |= {"key": key, "last_id": last_id}
+        conditions.append(f"({column}, u.id) {'<' if descending else '>'} (%(key)s, %(last_id)s)")
+    direction = "DESC" if descending else "ASC"
+    place = column if column == COLUMNS["email"] else "NULL"
+    # the planner must know the limit, so it is no parameter
+    sql = (
+        f"SELECT {RECORD}, {place} AS place FROM read_model.users u WHERE {' AND '.join(conditions)}"  # noqa: S608 - only from above
+        f" ORDER BY {column} {direction}, u.id {direction} LIMIT {listing.limit + 1}"
+    )
+    return Question(sql=sql.encode(), values=values, walks=not compared)
 
 
-def cursor_after(listing: Listing, row: Any) -> str:  # noqa: ANN401 - a SQLAlchemy row's mapping
-    """The place after this row: the sort key and id, with what they belong to."""
-    value = row[COLUMNS[listing.sort.removeprefix("-")].name]
-    key = time_to_wire(value) if isinstance(value, datetime) else value
-    return cursor_of([listing.kind(), key, str(row["id"])])
+def page_of(listing: Listing, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str | None]:
+    """The users of a question's rows, and the cursor of the page after them."""
+    places = [row.pop("place") for row in rows]
+    if len(rows) <= listing.limit:
+        return rows, None
+    rows = rows[: listing.limit]
+    last, place = rows[-1], places[len(rows) - 1]
+    key = last[listing.sort.removeprefix("-")] if place is None else place
+    return rows, cursor_after(listing, key, last["id"])
 
 
-def _conditions(listing: Listing) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
+def cursor_after(listing: Listing, key: str, user_id: str) -> str:
+    """The place after this user: the sort key, a time as it is on the wire, and id, with what they belong to."""
+    return cursor_of([listing.kind(), key, user_id])
+
+
+def _compared(listing: Listing) -> dict[str, object]:
+    """What the filters that are asked for compare with."""
+    values: dict[str, object] = {}
     if listing.email is not None:
-        conditions.append(users.c.email_canonical == canonical_email(listing.email))
+        values["email"] = canonical_email(listing.email)
     if listing.status is not None:
-        conditions.append(users.c.status == listing.status.value)
+        values["status"] = listing.status.value
     if listing.role is not None:
-        conditions.append(users.c.roles.contains([listing.role]))
+        values["role"] = listing.role
     if listing.q is not None:
         escaped = listing.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        conditions.append(users.c.search.like(func.lower(func.normalize(f"%{escaped}%"))))
-    return conditions
+        values["q"] = f"%{escaped}%"
+    return values
 
 
 def _open_cursor(listing: Listing) -> tuple[datetime | str, UUID]:
@@ -115,6 +153,6 @@ def _sort_key(listing: Listing, key: object) -> datetime | str:
     """Raises ValueError and OverflowError for what no page's last row can have."""
     if not isinstance(key, str) or "\0" in key:
         raise ValueError("not a sort key")
-    if COLUMNS[listing.sort.removeprefix("-")] is not users.c.email_canonical:
+    if COLUMNS[listing.sort.removeprefix("-")] != COLUMNS["email"]:
         return datetime.fromisoformat(key).astimezone(UTC)
     return key

@@ -1,3 +1,4 @@
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -5,9 +6,6 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi import Request as HttpRequest
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from events.record import ErasedRecord, UserRecord
 from events.record import record_of as user_record
@@ -15,12 +13,12 @@ from identity.access_tokens import Caller
 from identity.caller import GATE, check_scopes, needs
 from identity.roles import Scope
 from query_api.freshness import Freshness, Wanted, wanted
-from query_api.listing import Listing, Page, cursor_after, query_of
+from query_api.listing import Listing, Page
+from query_api.listing_now import Lists, PageNow
 from query_api.listing_then import link_of, page_then
-from query_api.model import Model, record_of
+from query_api.model import Found, Model
 from query_api.moments import Moment, archive_of, checked, position_of, readable, user_moment
 from runtime.entity_tags import entity_tags
-from runtime.failures import Unavailable
 from runtime.problems import Problem, described
 
 router = APIRouter(tags=["users"])
@@ -111,20 +109,8 @@ async def list_users(
     if listing.as_of is not None or listing.at_position is not None:
         return await _list_then(http, caller, listing)
     headers = await _waited(http, caller, fresh)
-    engine: AsyncEngine = http.app.state.engine
-    try:
-        async with engine.connect() as connection:
-            rows = list((await connection.execute(query_of(listing))).mappings())
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        raise Unavailable(f"the list was not read: {error}") from error
-    cursor = None
-    if len(rows) > listing.limit:
-        rows = rows[: listing.limit]
-        cursor = cursor_after(listing, rows[-1])
-        query = urlencode({**listing.filters(), "sort": listing.sort, "limit": str(listing.limit), "cursor": cursor})
-        headers["Link"] = f'</users?{query}>; rel="next"'
-    body = {"users": [record_of(dict(row)) for row in rows], "next_cursor": cursor}
-    return Response(orjson.dumps(body), 200, headers, "application/json")
+    lists: Lists = http.app.state.lists
+    return list_answer(await lists.page(listing), headers)
 
 
 async def _read(
@@ -132,19 +118,31 @@ async def _read(
 ) -> Response:
     headers = await _waited(http, caller, fresh, user_id)
     model: Model = http.app.state.model
-    row = await model.user(user_id)
-    if row is None:
+    found = await model.user(str(user_id))
+    if found is None:
         raise Problem(404, "user_not_found", "User not found")
-    if row["deleted_at"] is not None:
+    if found.deleted:
         raise Problem(410, "user_deleted", "User was deleted")
-    headers |= {
-        "ETag": f'"{row["version"]}"',
-        "Event-Position": str(row["position"]),
+    return user_answer(found, headers, http.headers.getlist("if-none-match") if if_none_match is not None else ())
+
+
+def list_answer(page: PageNow, told: Mapping[str, str]) -> Response:
+    """`told` are headers of the answer to begin with."""
+    link = {} if page.next is None else {"Link": f'<{page.next}>; rel="next"'}
+    return Response(page.body, 200, {**told, **link}, "application/json")
+
+
+def user_answer(found: Found, told: Mapping[str, str], if_none_match: Sequence[str]) -> Response:
+    """`told` are headers of the answer to begin with, `if_none_match` the lines of that one."""
+    headers = {
+        **told,
+        "ETag": f'"{found.version}"',
+        "Event-Position": str(found.position),
         "Cache-Control": "no-cache",
     }
-    if if_none_match is not None and _holds(http.headers.getlist("if-none-match"), row["version"]):
+    if if_none_match and _holds(if_none_match, found.version):
         return Response(status_code=304, headers=headers)
-    return Response(orjson.dumps(record_of(row)), 200, headers, "application/json")
+    return Response(found.body, 200, headers, "application/json")
 
 
 async def _read_then(http: HttpRequest, caller: Caller, user_id: UUID, moment: Moment) -> Response:
@@ -193,7 +191,7 @@ async def _waited(
     return headers
 
 
-def _holds(if_none_match: list[str], version: int) -> bool:
+def _holds(if_none_match: Sequence[str], version: int) -> bool:
     """RFC 9110, section 13.1.2: weak comparison. What is no list of tags matches nothing."""
     try:
         tags = entity_tags(if_none_match)

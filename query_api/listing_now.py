@@ -1,0 +1,121 @@
+"""Pages of users as they are now, from the read model."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlencode
+
+import orjson
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from query_api.listing import Listing, Question, page_of, question_of
+from runtime.database import Connection, Row, Session
+from runtime.failures import Overloaded, Unavailable
+
+# connections for walks along an index, which are short, and for searches, which may not be
+WALKS, SEARCHES = 2, 3
+READ_ONLY: Final = "-c default_transaction_read_only=on"
+# which index serves a filter depends on how common its value is
+PLANNED_ANEW: Final = "-c plan_cache_mode=force_custom_plan"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageNow:
+    """`body` is the JSON of Page; `next` the path and query of the next one."""
+
+    body: bytes
+    next: str | None
+
+
+class Lists:
+    """Reads pages; who asks for the same list at the same moment shares one query, which began after each had asked.
+
+    A list is under way once at most: who asks for it meanwhile waits for the next. Searches hold up no walks.
+    """
+
+    def __init__(self, url: str, *, timeout: float, queue_limit: int) -> None:
+        self._timeout = timeout
+        self._queue_limit = queue_limit
+        self._walks = _Lanes(url, options=READ_ONLY, number=WALKS, timeout=timeout)
+        self._searches = _Lanes(url, options=f"{READ_ONLY} {PLANNED_ANEW}", number=SEARCHES, timeout=timeout)
+        self._waiting: dict[Listing, asyncio.Task[PageNow]] = {}
+        self._under_way: dict[Listing, asyncio.Task[PageNow]] = {}
+
+    async def page(self, listing: Listing) -> PageNow:
+        """Raises a 422 problem for a cursor that is of no such list, Unavailable and Overloaded."""
+        run = self._waiting.get(listing)
+        if run is None:
+            if len(self._waiting) >= self._queue_limit:
+                raise Overloaded(f"{len(self._waiting)} lists are waiting already")
+            run = asyncio.create_task(self._run(listing, question_of(listing), self._under_way.get(listing)))
+            self._waiting[listing] = run
+        # one caller who goes away leaves it to the others
+        return await asyncio.shield(run)
+
+    async def close(self) -> None:
+        if runs := {*self._waiting.values(), *self._under_way.values()}:
+            await asyncio.wait(runs)
+        await self._walks.close()
+        await self._searches.close()
+
+    async def _run(self, listing: Listing, question: Question, before: "asyncio.Task[PageNow] | None") -> PageNow:
+        run = self._waiting[listing]
+        lanes = self._walks if question.walks else self._searches
+        try:
+            if before is not None:
+                await asyncio.wait({before}, timeout=self._timeout)
+            lane = await lanes.take()
+        finally:
+            del self._waiting[listing]
+        self._under_way[listing] = run
+        try:
+            return _page(listing, await lane.use(lambda connection: _asked(connection, question)))
+        finally:
+            lanes.put_back(lane)
+            if self._under_way[listing] is run:
+                del self._under_way[listing]
+
+
+class _Lanes:
+    """A few connections, each lent to one at a time."""
+
+    def __init__(self, url: str, *, options: str, number: int, timeout: float) -> None:
+        told = f"{conninfo_to_dict(url).get('options') or ''} {options}"
+        self._timeout = timeout
+        self._sessions = [
+            Session(make_conninfo(url, options=told), application="muster query lists", timeout=timeout, reads=True)
+            for _ in range(number)
+        ]
+        # the one that was used last: its server process has everything at hand
+        self._free: asyncio.LifoQueue[Session] = asyncio.LifoQueue()
+        for session in self._sessions:
+            self.put_back(session)
+
+    async def take(self) -> Session:
+        """Raises Unavailable when none is free in time."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._free.get()
+        except TimeoutError:
+            raise Unavailable(f"earlier lists took longer than {self._timeout:g} s") from None
+
+    def put_back(self, session: Session) -> None:
+        self._free.put_nowait(session)
+
+    async def close(self) -> None:
+        for session in self._sessions:
+            await session.close()
+
+
+async def _asked(connection: Connection, question: Question) -> list[Row]:
+    cursor = await connection.execute(question.sql, question.values, prepare=True)
+    return await cursor.fetchall()
+
+
+def _page(listing: Listing, rows: list[Row]) -> PageNow:
+    users, cursor = page_of(listing, rows)
+    body = orjson.dumps({"users": users, "next_cursor": cursor})
+    if cursor is None:
+        return PageNow(body=body, next=None)
+    query = urlencode({**listing.filters(), "sort": listing.sort, "limit": str(listing.limit), "cursor": cursor})
+    return PageNow(body=body, next=f"/users?{query}")
