@@ -28,8 +28,8 @@ QUERY, BARE = "query_api", "bare"
 ANYWHERE = "page of 50, another each, 32"
 PLACES = "SELECT created_at, id FROM read_model.users WHERE id = ANY(%s::uuid[]) ORDER BY random()"
 # name, process, path, further headers, connections; the searched names have one owner each. At more connections the
-# guide's app stands still (rivals/crud_guide.py). Requests for the same list that wait at the same moment share a query:
-# those of "another each" share none.
+# guide's app stands still (rivals/crud_guide.py). Requests for the same list that wait at the same moment share a
+# query: those of "another each" share none.
 READS: tuple[tuple[str, str, str, dict[str, str], int], ...] = (
     ("GET by id, 32 connections", QUERY, "/users/%(id)s", {}, 32),
     ("bare GET by id, 32 connections", BARE, "/users/%(id)s", {}, 32),
