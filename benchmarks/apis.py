@@ -161,6 +161,7 @@ def _start(
     settings: Mapping[str, object],
 ) -> Apis:
     say(f"starting the APIs in {home.folder}")
+    home.make_keys()
     postgres = EmbeddedPostgres(home.folder / "postgres", log=home.log_file("postgres"), pass_fds=(lock,))
     supervisor.adopt(postgres.program(), postgres.start())
     database_url = prepare_database(postgres, home)

@@ -109,6 +109,7 @@ def _start(
     settings: Mapping[str, str],
 ) -> Stack:
     say(f"starting the stack in {home.folder}")
+    home.make_keys()
     postgres = EmbeddedPostgres(home.folder / "postgres", log=home.log_file("postgres"), pass_fds=(lock,))
     supervisor.adopt(postgres.program(), postgres.start())
     servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")

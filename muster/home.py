@@ -12,6 +12,7 @@ from typing import IO
 
 from muster.failures import CannotRun
 from muster.running import recorded_stack
+from muster.secret_files import KEYS
 
 CONTENTS = (
     "broker",
@@ -38,6 +39,11 @@ class Home:
     @property
     def logs(self) -> Path:
         return self.folder / "logs"
+
+    def make_keys(self) -> None:
+        """Make those that are missing, before there is data: once there is, none is made any more."""
+        for name in KEYS:
+            self.key_file(name)
 
     def key_file(self, name: str) -> Path:
         """Give the file of a key: 32 random bytes in base64, made upon first use.

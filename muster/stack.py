@@ -16,7 +16,6 @@ from muster.home import Home
 from muster.listening import Listening, choose_ports
 from muster.readiness import unreadiness
 from muster.running import RunningStack
-from muster.secret_files import KEYS
 from muster.supervisor import StopRequested, Supervisor, ending, ignore_stop_requests, stop_requests
 from runtime.settings import Settings
 
@@ -70,9 +69,7 @@ class _Starting:
     def run(self) -> RunningStack:
         began = time.monotonic()
         ports = choose_ports(self.listening)
-        # before there is data: once there is, none is made any more
-        for name in KEYS:
-            self.home.key_file(name)
+        self.home.make_keys()
         self.say(f"starting PostgreSQL and the broker in {self.home.folder}")
         postgres, broker = self._postgres(), self._broker()
         database_url = prepare_database(postgres, self.home)
