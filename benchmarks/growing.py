@@ -21,6 +21,7 @@ import psycopg
 import uvloop
 from footprint import cpu_seconds
 from seed import user_numbered
+from stack import settings_of
 
 from events.email import canonical_email
 from events.keyring import open_digester, open_keyring
@@ -34,7 +35,7 @@ from projector.projector import Projector
 from runtime.database import Session
 from runtime.ids import new_id
 from runtime.logs import configure_logging
-from runtime.settings import Settings, settings_from_environment
+from runtime.settings import Settings
 
 T = TypeVar("T")
 
@@ -251,12 +252,8 @@ async def projected(asked: Growing, settings: Settings) -> Step:
             await session.close()
 
 
-def _settings(environment: Mapping[str, str]) -> Settings:
-    return settings_from_environment(**{name.lower(): value for name, value in environment.items()})
-
-
 async def measured(asked: Growing) -> dict[str, Step]:
-    command, projector = _settings(asked.command), _settings(asked.projector)
+    command, projector = settings_of(asked.command), settings_of(asked.projector)
     steps = await _Log(asked, command).measure()
     steps["relay"] = await relayed(asked, command)
     steps["projector"] = await projected(asked, projector)

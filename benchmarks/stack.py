@@ -157,7 +157,7 @@ def _start(
     fill(
         Prepared(
             database_url=database_url,
-            settings={process: _settings(environment) for process, environment in environments.items()},
+            settings={process: settings_of(environment) for process, environment in environments.items()},
         )
     )
     for process, environment in environments.items():
@@ -180,7 +180,7 @@ def _start(
     )
 
 
-def _settings(environment: Mapping[str, str]) -> Settings:
+def settings_of(environment: Mapping[str, str]) -> Settings:
     return settings_from_environment(**{name.lower(): value for name, value in environment.items()})
 
 
