@@ -46,7 +46,15 @@ CALLERS = 64
 IDS = 100_000
 PROCESSES = ("command_api", "query_api")
 STEPS = ("load", "append, update", "append, create", "relay", "projector")
-REQUESTS = ("get by id", "first page", "page in the middle", "one address", "a rare role", "part of a name")
+REQUESTS = (
+    "get by id",
+    "first page",
+    "page in the middle",
+    "one address",
+    "a rare role",
+    "part of an address",
+    "part of a name",
+)
 
 # copies lie between what was there before, the first of which is at position 1
 LIVING = """
@@ -87,6 +95,8 @@ class Growth:
                 "page in the middle": _path(cursor=cursor),
                 "one address": _path(email=found[1][1]),
                 "a rare role": _path(role="auditor", sort="-created_at"),
+                # of one user's, and of names of which there are more the more users there are
+                "part of an address": _path(q=f"{found[1][1].partition('@')[0]}@"),
                 "part of a name": _path(q=next(row[2] for row in found[1:] if row[2])),
             }
         for measure in self.measurements():

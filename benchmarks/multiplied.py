@@ -41,8 +41,8 @@ COPIES = {
     """,
     "read_model.users": f"""
         SELECT CASE WHEN n = 0 THEN b.id ELSE {COPIED.format(id="b.id")} END,
-            CASE WHEN n = 0 THEN b.email ELSE n || '.' || b.email END,
-            CASE WHEN n = 0 THEN b.email_canonical ELSE n || '.' || b.email_canonical END,
+            CASE WHEN n = 0 THEN b.email ELSE replace(b.email, '@', '.' || n || '@') END,
+            CASE WHEN n = 0 THEN b.email_canonical ELSE replace(b.email_canonical, '@', '.' || n || '@') END,
             b.display_name, b.status, b.roles, b.attributes, b.created_at, b.updated_at, b.password_changed_at,
             b.deleted_at, b.version, {PLACED}
     """,

@@ -2,13 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from figures import Findings, surroundings
 from measuring import cores_at_rest
-from stack import Stack, running_stack
+from stack import EVERY, Stack, running_stack
 
 from muster.failures import CannotRun
 from muster.supervisor import StopRequested
@@ -45,10 +45,13 @@ def main(
     benchmark_of: Callable[[Stack, argparse.Namespace, Findings], Benchmark],
     *,
     quick: Mapping[str, Any],
+    settings_of_all: Mapping[str, str] | None = None,
+    processes: Collection[str] = EVERY,
 ) -> None:
+    """`settings_of_all` and `processes` are those of the stack."""
     options, settings = parsed(parser, quick)
     try:
-        with running_stack(say=say, parent=options.folder) as stack:
+        with running_stack(say=say, parent=options.folder, settings=settings_of_all, processes=processes) as stack:
             where = surroundings(stack.database_url, broker=options.broker)
             findings = Findings(title=title, settings=settings, where=where)
             findings.cores_at_rest.update(cores_at_rest(stack))
