@@ -6,9 +6,9 @@ Three ways to run Muster, in turn within each round: one process of each kind wi
 of each, with one relay leading, two projectors in one group and the load divided evenly; one of each with the relay in
 a process of its own, which tells its time from the API's.
 
-Of each operation the second table has the microseconds of processor time that each part takes, without what the
-part takes at rest; PostgreSQL's are told apart by whom its backends serve. 1,000,000 divided by them is the rate at
-which the part has one core to itself and no more. docs/performance.md makes a model of it.
+Of each operation the second table has the microseconds of processor time that each part takes until all has arrived in
+the read model; PostgreSQL's are told apart by whom its backends serve. 1,000,000 divided by them is the rate at which
+the part fills one core. docs/performance.md makes a model of it.
 """
 
 import argparse
@@ -35,7 +35,6 @@ from stack import Stack
 
 CONNECTIONS = 32
 NUMBERS = 10_000_000
-AT_REST = 2.0
 OPERATIONS = ("create", "update", "get by id", "list")
 WRITES = ("create", "update")
 
@@ -51,6 +50,10 @@ class Layout:
         kinds = ("command_api", "query_api", "projector")
         found = [f"{kind}.{number}" for kind in kinds for number in range(1, self.copies + 1)]
         return [*found, RELAY] if self.relay_apart else found
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"RELAY": str(not self.relay_apart).lower()}
 
 
 LAYOUTS = (
@@ -73,7 +76,7 @@ class Scaling:
         self._held: list[Held] = []
 
     def prepare(self) -> None:
-        with beside(self._stack, *LAYOUTS[0].processes) as stack:
+        with beside(self._stack, *LAYOUTS[0].processes, settings=LAYOUTS[0].settings) as stack:
             load = replace(self._load(stack, "create", 1, 1), seconds=300, limit=self._users, warm_up=0)
             with started_client("load.py", asdict(load)) as client:
                 answer_of(client)
@@ -93,8 +96,7 @@ class Scaling:
             self._findings.ratios.append((f"{operation}, two of each", f"{operation}, one of each"))
         model = self._model()
         print(self._table(model))
-        # for the JSON file, with the run's settings
-        self._findings.settings = {**self._findings.settings, "microseconds": model, "head held": self._lock_model()}
+        self._findings.details |= {"microseconds": model, "head held, microseconds": self._lock_model()}
 
     def _lock(self) -> None:
         say("the head's lock")
@@ -105,35 +107,28 @@ class Scaling:
 
     def _measure(self, layout: Layout) -> None:
         say(layout.name)
-        with beside(self._stack, *layout.processes, settings={"RELAY": str(not layout.relay_apart).lower()}) as stack:
+        with beside(self._stack, *layout.processes, settings=layout.settings) as stack:
             # the group has its partitions, and every process has answered, before anything is counted
             for operation in OPERATIONS:
                 self._loaded(stack, operation, layout, seconds=1.0)
             _settled(stack)
-            resting = self._taken(stack)
-            time.sleep(AT_REST)
-            rest = {part: (taken - resting.get(part, 0.0)) / AT_REST for part, taken in self._taken(stack).items()}
             for operation in OPERATIONS:
-                self._count(stack, operation, layout, rest)
+                self._count(stack, operation, layout)
 
-    def _count(self, stack: Stack, operation: str, layout: Layout, rest: Mapping[str, float]) -> None:
+    def _count(self, stack: Stack, operation: str, layout: Layout) -> None:
         before, pids, began = self._taken(stack), cpu_seconds(stack.pids), time.perf_counter()
         loaded = self._loaded(stack, operation, layout, seconds=self._seconds)
         passed = time.perf_counter() - began
         cores = {name: (taken - pids[name]) / passed for name, taken in cpu_seconds(stack.pids).items()}
         if operation in WRITES:
             _settled(stack)
-        # what the relay and the projector do comes later
-        passed = time.perf_counter() - began
-        taken = {
-            part: spent - before.get(part, 0.0) - max(rest.get(part, 0.0), 0.0) * passed
-            for part, spent in self._taken(stack).items()
-        }
         name = f"{operation}, {layout.name}"
         count = sum(one.count for one in loaded)
         costs = self._costs.setdefault(name, {})
-        for part, seconds in taken.items():
-            costs.setdefault(part, []).append(max(0.0, seconds / count * 1e6))
+        for part, spent in self._taken(stack).items():
+            # who has nothing to do with it only looks now and then whether there is something to be done
+            if ("query_api" in part) is (operation not in WRITES):
+                costs.setdefault(part, []).append((spent - before.get(part, 0.0)) / count * 1e6)
         self._findings.add(
             name,
             Figure(
@@ -143,7 +138,6 @@ class Scaling:
                 cores=cores | {"clients": sum(one.cpu for one in loaded)},
             ),
         )
-        self._findings.remember_memory(layout.name, stack.memory())
 
     def _loaded(self, stack: Stack, operation: str, layout: Layout, *, seconds: float) -> list[Loaded]:
         with ExitStack() as started:
@@ -221,12 +215,16 @@ class Scaling:
         }
 
     def _lock_model(self) -> dict[str, dict[str, float]]:
-        """Of each kind, microseconds for a batch however small and for each event in it, as fitted."""
+        """Of each kind, microseconds for a batch however small and for each event in it: from the two ends."""
         model: dict[str, dict[str, float]] = {}
+        least, most = min(self._batches), max(self._batches)
         for kind in WRITES:
-            held = [one for one in self._held if one.kind == kind]
-            fitted = statistics.linear_regression([one.size for one in held], [one.seconds * 1e6 for one in held])
-            model[kind] = {"batch": fitted.intercept, "event": fitted.slope}
+            low, high = (
+                statistics.median(one.seconds * 1e6 for one in self._held if one.kind == kind and one.size == size)
+                for size in (least, most)
+            )
+            event = (high - low) / (most - least)
+            model[kind] = {"batch": low - least * event, "event": event}
         return model
 
     def _table(self, model: Mapping[str, Mapping[str, float]]) -> str:

@@ -2,11 +2,10 @@
 
     python benchmarks/steady.py [--quick] [--minutes 10] [--json FILE]
 
-A process is flat if the line fitted through its memory (PSS: what it shares is divided among those who share it) over
-the second half of the time rises by no more than 2 % of where it begins, or by no more than 1 MiB. The first half is
-for caches to fill and for the allocator to find its size. Of PostgreSQL all processes are counted together: what they
-share, its buffers above all, is counted once, and is full when as much was read. The embedded broker keeps what it is
-sent in memory: only an Apache Kafka is to be judged.
+A process is flat if the line fitted through its resident memory over the second half of the time rises by no more than
+2 % of where it begins, or by no more than 1 MiB. The first half is for caches to fill and for the allocator to find its
+size. Of PostgreSQL all processes are counted together, and what they share once (PSS): its buffers are full when as
+much was read. The embedded broker keeps what it is sent in memory: only an Apache Kafka is to be judged.
 """
 
 import argparse
@@ -14,10 +13,11 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import psycopg
 from apis import answer_of, started_client
@@ -65,9 +65,8 @@ class Steady:
         self._users: int = options.users
         self._findings = findings
         self._first = itertools.count(NUMBERS, NUMBERS)
-        # of the last round, by process: minutes and PSS; RSS
+        # of the last round, by process: minutes and MiB
         self._samples: dict[str, list[tuple[float, float]]] = {}
-        self._resident: dict[str, list[float]] = {}
 
     def prepare(self) -> None:
         with started_client("load.py", asdict(self._load("create", seconds=300, limit=self._users))) as client:
@@ -91,17 +90,12 @@ class Steady:
                 f"{trend.a_minute:>10.3f}{trend.rise:>8.2f}  {verdict}"
             )
         print("\n".join(lines) + "\n")
-        # for the JSON file, with the run's settings
-        self._findings.settings = {
-            **self._findings.settings,
-            "memory": {
-                name: {"pss": samples, "rss": self._resident[name], **asdict(Trend.of(samples))}
-                for name, samples in self._samples.items()
-            },
+        self._findings.details["memory"] = {
+            name: {"samples": samples, **asdict(Trend.of(samples))} for name, samples in self._samples.items()
         }
 
     def _watch(self) -> None:
-        self._samples, self._resident = {}, {}
+        self._samples = {}
         seconds = self._minutes * 60
         loads = {
             kind: self._load(kind, seconds=seconds, limit=None) for kind in ("create", "update", "get by id", "list")
@@ -127,9 +121,9 @@ class Steady:
         for name, pid in self._stack.pids.items():
             if name == "bare":
                 continue
-            found = [_memory_of(each) for each in (_family(pid) if name == "postgres" else [pid])]
-            self._samples.setdefault(name, []).append((minutes, sum(one["Pss"] for one in found)))
-            self._resident.setdefault(name, []).append(sum(one["Rss"] for one in found))
+            shared = name == "postgres"
+            found = sum(_memory_of(one, "Pss") for one in _family(pid)) if shared else _memory_of(pid, "Rss")
+            self._samples.setdefault(name, []).append((minutes, found))
 
     def _load(self, kind: str, *, seconds: float, limit: int | None) -> Load:
         headers = {**self._stack.authorization, "content-type": "application/json"}
@@ -165,14 +159,13 @@ def _family(pid: int) -> list[int]:
         return [pid]
 
 
-def _memory_of(pid: int) -> Mapping[str, float]:
+def _memory_of(pid: int, measure: Literal["Rss", "Pss"]) -> float:
     """MiB; nothing of a process that has ended."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
-        lines = []
-    found = {name: int(value.split()[0]) / 1024 for name, _, value in (line.partition(":") for line in lines)}
-    return {"Pss": found.get("Pss", 0.0), "Rss": found.get("Rss", 0.0)}
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{measure}:")), 0.0)
 
 
 if __name__ == "__main__":
