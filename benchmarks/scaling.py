@@ -81,7 +81,9 @@ class Scaling:
             with started_client("load.py", asdict(load)) as client:
                 answer_of(client)
             _settled(stack)
-        with psycopg.connect(self._stack.database_url) as connection:
+        with psycopg.connect(self._stack.database_url, autocommit=True) as connection:
+            # plans are those of a table that has been there for a while
+            connection.execute("VACUUM ANALYZE")
             ids = [str(row[0]) for row in connection.execute("SELECT user_id FROM log.user_keys ORDER BY random()")]
         for copies in {layout.copies for layout in LAYOUTS}:
             for number in range(copies):
