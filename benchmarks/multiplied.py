@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import LiteralString, cast
 
 import psycopg
@@ -25,39 +26,58 @@ COPIED = """
 (left({id}::text, 24) || lpad(to_hex(('x' || substr({id}::text, 25, 4))::bit(16)::integer # n), 4, '0')
     || right({id}::text, 8))::uuid
 """
-# a copy `n` of what was at a position; 0 is the original, which an operator finds again by its position
 PLACED = "(b.position - 1) * %(times)s + 1 + n"
+MARKED = "replace({}, '@', '.' || n || '@')"
+# what differs in the copy `n`; of the original, which is 0, only the position
+POSITIONS = {"log.events": PLACED, "read_model.users": PLACED}
 COPIES = {
-    "log.events": f"""
-        SELECT {PLACED}, CASE WHEN n = 0 THEN b.user_id ELSE {COPIED.format(id="b.user_id")} END, b.version, b.type,
-            b.schema, CASE WHEN n = 0 THEN b.event_id ELSE uuidv7() END, b.data, b.sealed, b.metadata, b.recorded_at
-    """,
-    "log.user_keys": f"""
-        SELECT CASE WHEN n = 0 THEN b.user_id ELSE {COPIED.format(id="b.user_id")} END, b.wrapped, b.kek_id, b.erased_at
-    """,
-    "log.email_claims": f"""
-        SELECT CASE WHEN n = 0 THEN b.email_key ELSE sha256(b.email_key || int4send(n)) END,
-            CASE WHEN n = 0 THEN b.user_id ELSE {COPIED.format(id="b.user_id")} END, b.email_key_next
-    """,
-    "read_model.users": f"""
-        SELECT CASE WHEN n = 0 THEN b.id ELSE {COPIED.format(id="b.id")} END,
-            CASE WHEN n = 0 THEN b.email ELSE replace(b.email, '@', '.' || n || '@') END,
-            CASE WHEN n = 0 THEN b.email_canonical ELSE replace(b.email_canonical, '@', '.' || n || '@') END,
-            b.display_name, b.status, b.roles, b.attributes, b.created_at, b.updated_at, b.password_changed_at,
-            b.deleted_at, b.version, {PLACED}
-    """,
+    "log.events": {"user_id": COPIED.format(id="b.user_id"), "event_id": "uuidv7()"},
+    "log.user_keys": {"user_id": COPIED.format(id="b.user_id")},
+    "log.email_claims": {
+        "email_key": "sha256(b.email_key || int4send(n))",
+        "user_id": COPIED.format(id="b.user_id"),
+    },
+    "read_model.users": {
+        "id": COPIED.format(id="b.id"),
+        "email": MARKED.format("b.email"),
+        "email_canonical": MARKED.format("b.email_canonical"),
+    },
 }
 COLUMNS = """
 SELECT array_agg(attname ORDER BY attnum) FROM pg_attribute
 WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 """
 INDEXES = """
-SELECT i.indexrelid::regclass::text, c.relname, pg_get_indexdef(i.indexrelid), k.conname, k.contype
+SELECT c.relnamespace::regnamespace::text, c.relname, pg_get_indexdef(i.indexrelid), k.conname, k.contype
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u')
 WHERE i.indrelid = %s::regclass
 """
 KINDS = {"p": "PRIMARY KEY", "u": "UNIQUE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """`constraint` is what it belongs to, if anything, of a `kind` as pg_constraint has it."""
+
+    schema: str
+    name: str
+    definition: str
+    constraint: str | None
+    kind: str | None
+
+    def dropped(self, table: sql.Identifier) -> sql.Composed:
+        if self.constraint is None:
+            return sql.SQL("DROP INDEX {}").format(sql.Identifier(self.schema, self.name))
+        return sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(self.constraint))
+
+    def named(self, table: sql.Identifier) -> sql.Composed:
+        """Make its index, which is there again, the constraint's."""
+        assert self.constraint is not None
+        assert self.kind is not None
+        return sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {} USING INDEX {}").format(
+            table, sql.Identifier(self.constraint), _sql(KINDS[self.kind]), sql.Identifier(self.name)
+        )
 
 
 def multiply(database_url: str, times: int) -> None:
@@ -73,54 +93,64 @@ def multiply(database_url: str, times: int) -> None:
 
 
 def _multiply(database_url: str, table: str, times: int) -> int:
+    """Give the number of rows. They are put into a bare table, whose indexes are made anew after that."""
     name = sql.Identifier(*table.split("."))
-    base = sql.Identifier("seed", table.replace(".", "_"))
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("CREATE SCHEMA IF NOT EXISTS seed")
-        order = "position" if table == "log.events" else "1"
-        connection.execute(
-            sql.SQL("CREATE UNLOGGED TABLE {} AS SELECT row_number() OVER () AS place, t.* FROM (").format(base)
-            + sql.SQL("SELECT * FROM {} ORDER BY {}) t").format(name, sql.SQL(order))
-        )
-        connection.execute(sql.SQL("CREATE INDEX ON {} (place)").format(base))
-        connection.execute(sql.SQL("ANALYZE {}").format(base))
-        ((rows,),) = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(base)).fetchall()
-        indexes = connection.execute(INDEXES, (table,)).fetchall()
+        base, count = _kept(connection, table)
+        indexes = [Index(*row) for row in connection.execute(INDEXES, (table,)).fetchall()]
         ((columns,),) = connection.execute(COLUMNS, (table,)).fetchall()
-        for index, _, _, constraint, _ in indexes:
-            connection.execute(
-                sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(name, sql.Identifier(constraint))
-                if constraint
-                else sql.SQL("DROP INDEX {}").format(sql.Identifier(*index.split(".")))
-            )
+        for index in indexes:
+            connection.execute(index.dropped(name))
         connection.execute(sql.SQL("TRUNCATE {}").format(name))
     insert = sql.SQL(
-        "INSERT INTO {} ({}) {} FROM {} b CROSS JOIN LATERAL generate_series(0, %(times)s - 1) AS n"
+        "INSERT INTO {} ({}) SELECT {} FROM {} b CROSS JOIN LATERAL generate_series(0, %(times)s - 1) AS n"
         " WHERE b.place > %(after)s AND b.place <= %(to)s ORDER BY b.place, n"
     ).format(
         name,
         sql.SQL(", ").join(map(sql.Identifier, columns)),
-        sql.SQL(cast("LiteralString", COPIES[table])),
+        sql.SQL(", ").join([_value(table, column) for column in columns]),
         base,
     )
-    edges = [rows * n // SLICES for n in range(SLICES + 1)]
+    edges = [count * n // SLICES for n in range(SLICES + 1)]
     slices = [{"times": times, "after": after, "to": to} for after, to in itertools.pairwise(edges)]
-    statements = [(insert, parameters) for parameters in slices]
-    _together(database_url, statements)
-    _together(database_url, [(sql.SQL(cast("LiteralString", definition)), None) for _, _, definition, _, _ in indexes])
+    _together(database_url, [(insert, parameters) for parameters in slices])
+    _together(database_url, [(_sql(index.definition), None) for index in indexes])
     with psycopg.connect(database_url, autocommit=True) as connection:
-        for _, index, _, constraint, kind in indexes:
-            if constraint:
-                connection.execute(
-                    sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {} USING INDEX {}").format(
-                        name,
-                        sql.Identifier(constraint),
-                        sql.SQL(cast("LiteralString", KINDS[kind])),
-                        sql.Identifier(index),
-                    )
-                )
+        for index in indexes:
+            if index.constraint is not None:
+                connection.execute(index.named(name))
         connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(name))
-    return rows * times
+    return count * times
+
+
+def _kept(connection: psycopg.Connection, table: str) -> tuple[sql.Identifier, int]:
+    """The rows that are there, numbered in a table of their own; and how many they are."""
+    base = sql.Identifier("seed", table.replace(".", "_"))
+    order = "position" if table in POSITIONS else "user_id"
+    connection.execute("CREATE SCHEMA IF NOT EXISTS seed")
+    connection.execute(
+        sql.SQL("CREATE UNLOGGED TABLE {} AS SELECT row_number() OVER (ORDER BY {}) AS place, t.* FROM {} t").format(
+            base, sql.Identifier(order), sql.Identifier(*table.split("."))
+        )
+    )
+    connection.execute(sql.SQL("CREATE INDEX ON {} (place)").format(base))
+    connection.execute(sql.SQL("ANALYZE {}").format(base))
+    ((count,),) = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(base)).fetchall()
+    return base, count
+
+
+def _value(table: str, column: str) -> sql.Composable:
+    if column == "position":
+        return _sql(POSITIONS[table])
+    own = sql.SQL("b.{}").format(sql.Identifier(column))
+    if column not in COPIES[table]:
+        return own
+    return sql.SQL("CASE WHEN n = 0 THEN {} ELSE {} END").format(own, _sql(COPIES[table][column]))
+
+
+def _sql(text: str) -> sql.SQL:
+    """For what is made of this module's constants, or was told by the server."""
+    return sql.SQL(cast("LiteralString", text))
 
 
 def _together(database_url: str, statements: Sequence[tuple[sql.Composable, object]]) -> None:
