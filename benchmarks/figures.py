@@ -49,7 +49,10 @@ class Spread:
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """All rounds of one run; `ratios` name two measurements each, compared round by round."""
+    """All rounds of one run; `ratios` name two measurements each, compared round by round.
+
+    `details` are for the JSON file alone: what a benchmark shows in a table of its own.
+    """
 
     title: str
     settings: Mapping[str, Any]
@@ -58,6 +61,7 @@ class Findings:
     ratios: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     memory: dict[str, dict[str, Memory]] = field(default_factory=dict[str, dict[str, Memory]])
     cores_at_rest: dict[str, float] = field(default_factory=dict[str, float])
+    details: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def add(self, name: str, figure: Figure) -> None:
         self.rounds.setdefault(name, []).append(figure)
@@ -120,6 +124,7 @@ class Findings:
                 moment: {process: asdict(found) for process, found in memory.items()}
                 for moment, memory in self.memory.items()
             },
+            "details": self.details,
             "rounds": {name: [asdict(figure) for figure in figures] for name, figures in self.rounds.items()},
         }
         file.write_text(json.dumps(document, indent=2) + "\n")

@@ -1,20 +1,25 @@
 """How soon a write is readable: POST at a steady rate, and as each is acknowledged, GET with its Min-Position.
 
-A process of its own: reads a Freshness as JSON from stdin, writes a Fresh to stdout.
+A process of its own: reads a Freshness as JSON from stdin, writes a Fresh to stdout. It stands for callers on machines
+of their own: where it may, it takes precedence over whatever else wants the processor.
 """
 
 import asyncio
 import gc
 import json
+import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 
 import uvloop
 from connection import Connection, Lost, filled, header
 from load import GRACE, quantile
 
 CONNECTIONS = 64
+# raising one's own priority is root's right
+NICENESS = -10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +37,11 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fresh:
-    """Milliseconds: `p50` and `p99` from the acknowledged POST to the answered GET, `posted_*` of the POST alone."""
+    """Milliseconds: `p50` and `p99` from the acknowledged POST to the answered GET, `posted_*` of the POST alone.
+
+    `late_p99`: from when a POST was due to when it was sent. `cpu` is the share of one core that the client took.
+    `sent`: each made user's id, and when its POST was sent, in seconds of a clock that all processes share.
+    """
 
     count: int
     rate: float
@@ -41,6 +50,9 @@ class Fresh:
     worst: float
     posted_p50: float
     posted_p99: float
+    late_p99: float = 0.0
+    cpu: float = 0.0
+    sent: dict[str, float] = field(default_factory=dict[str, float])
 
 
 class _Pool:
@@ -88,22 +100,28 @@ async def measured(asked: Freshness) -> Fresh:
     await queries.open()
     posted: list[float] = []
     fresh: list[float] = []
+    late: list[float] = []
+    sent_at: dict[str, float] = {}
 
-    async def one(n: int) -> None:
+    async def one(n: int, due: float) -> None:
         sent = time.perf_counter()
+        late.append(sent - due)
         head = await commands.ask(filled(asked.create, n=n, user_id=""), expected=201)
         acknowledged = time.perf_counter()
         values = {"id": header(head, "location").rpartition("/")[2], "position": header(head, "event-position")}
         await queries.ask((asked.read % values).encode(), expected=200)
+        sent_at[values["id"]] = sent
         posted.append(acknowledged - sent)
         fresh.append(time.perf_counter() - acknowledged)
 
-    began = time.perf_counter()
+    cpu, began = time.process_time(), time.perf_counter()
     async with asyncio.timeout(asked.seconds + GRACE), asyncio.TaskGroup() as group:
         for i in range(int(asked.rate * asked.seconds)):
-            await asyncio.sleep(max(0.0, began + i / asked.rate - time.perf_counter()))
-            group.create_task(one(asked.first + i))
+            due = began + i / asked.rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            group.create_task(one(asked.first + i, due))
     seconds = time.perf_counter() - began
+    cpu = (time.process_time() - cpu) / seconds
     commands.close()
     queries.close()
     posted.sort()
@@ -116,6 +134,9 @@ async def measured(asked: Freshness) -> Fresh:
         worst=quantile(fresh, 1.0) * 1000,
         posted_p50=quantile(posted, 0.5) * 1000,
         posted_p99=quantile(posted, 0.99) * 1000,
+        late_p99=quantile(sorted(late), 0.99) * 1000,
+        cpu=cpu,
+        sent=sent_at,
     )
 
 
@@ -125,4 +146,6 @@ async def _main() -> None:
 
 if __name__ == "__main__":
     gc.disable()
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     uvloop.run(_main())

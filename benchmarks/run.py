@@ -2,14 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 from figures import Findings, surroundings
 from measuring import cores_at_rest
-from stack import Stack, running_stack
+from stack import EVERY, Stack, running_stack
 
 from muster.failures import CannotRun
 from muster.supervisor import StopRequested
@@ -47,11 +47,19 @@ def main(
     *,
     quick: Mapping[str, Any],
     rivals: Callable[[Stack], AbstractContextManager[Stack]] = nullcontext,
+    settings_of_all: Mapping[str, str] | None = None,
+    processes: Collection[str] = EVERY,
 ) -> None:
-    """Run it on a stack; `rivals` starts what else is measured, and adds it."""
+    """Run it on a stack; `rivals` starts what else is measured, and adds it.
+
+    `settings_of_all` and `processes` are those of the stack.
+    """
     options, settings = parsed(parser, quick)
     try:
-        with running_stack(say=say, parent=options.folder) as alone, rivals(alone) as stack:
+        with (
+            running_stack(say=say, parent=options.folder, settings=settings_of_all, processes=processes) as alone,
+            rivals(alone) as stack,
+        ):
             where = surroundings(stack.database_url, broker=options.broker)
             findings = Findings(title=title, settings=settings, where=where)
             findings.cores_at_rest.update(cores_at_rest(stack))

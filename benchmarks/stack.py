@@ -5,7 +5,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +33,15 @@ READY_WITHIN = 60.0
 SETTLED_WITHIN = 300.0
 LOG_DATABASE = "muster_log"
 FOLDER = Path(__file__).parent
+EVERY = (*reversed(ROLES), "bare")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """`database_url` is the owner's; `log_url` is that of a second database, which no Muster process watches."""
+    """`database_url` is the owner's; `log_url` is that of a second database, which no Muster process watches.
+
+    `environments` are Muster's processes' settings, of those too that were not started.
+    """
 
     folder: Path
     token: str
@@ -47,6 +51,7 @@ class Stack:
     kafka_bootstrap_servers: str
     ports: Mapping[str, int]
     pids: Mapping[str, int]
+    environments: Mapping[str, Mapping[str, str]]
 
     @property
     def authorization(self) -> dict[str, str]:
@@ -85,17 +90,19 @@ def running_stack(
     parent: Path | None = None,
     fill: Callable[[Prepared], None] = lambda _: None,
     settings: Mapping[str, str] | None = None,
+    processes: Collection[str] = EVERY,
 ) -> Generator[Stack]:
     """Start everything; Ctrl-C and SIGTERM raise StopRequested inside. The folder is removed in the end.
 
-    `fill` is called when only PostgreSQL and the broker run; `settings` are further ones of all processes.
+    `fill` is called when only PostgreSQL and the broker run; `settings` are further ones of all processes. `processes`
+    are those to start, of which the command API is to be one.
     """
     with stop_requests(), tempfile.TemporaryDirectory(prefix="muster-benchmark-", dir=parent) as folder:
         home = Home(Path(folder) / "home")
         supervisor = Supervisor(say)
         with home.held() as lock:
             try:
-                yield _start(home, supervisor, lock, say, fill, settings or {})
+                yield _start(home, supervisor, lock, say, fill, settings or {}, processes)
             finally:
                 supervisor.stop()
 
@@ -107,6 +114,7 @@ def _start(
     say: Callable[[str], None],
     fill: Callable[[Prepared], None],
     settings: Mapping[str, str],
+    processes: Collection[str],
 ) -> Stack:
     say(f"starting the stack in {home.folder}")
     home.make_keys()
@@ -126,7 +134,7 @@ def _start(
     migrate(database_url, role_passwords=role_passwords(home))
     log_url = _log_database(postgres, home)
     ports: dict[str, int] = {}
-    for process in (*reversed(ROLES), "bare"):
+    for process in EVERY:
         ports[process] = free_port(taken=ports.values())
     suffix = secrets.token_hex(4)
     environments = {
@@ -149,14 +157,16 @@ def _start(
     fill(
         Prepared(
             database_url=database_url,
-            settings={process: _settings(environment) for process, environment in environments.items()},
+            settings={process: settings_of(environment) for process, environment in environments.items()},
         )
     )
     for process, environment in environments.items():
-        supervisor.start(_program(home, lock, process, [sys.executable, "-P", "-m", process], environment))
-    bare = [sys.executable, str(FOLDER / "rivals" / "bare.py"), str(ports["bare"])]
-    supervisor.start(_program(home, lock, "bare", bare, {"PYTHONPATH": str(FOLDER)}))
-    _wait_until_ready(ports, supervisor)
+        if process in processes:
+            supervisor.start(_program(home, lock, process, [sys.executable, "-P", "-m", process], environment))
+    if "bare" in processes:
+        bare = [sys.executable, str(FOLDER / "rivals" / "bare.py"), str(ports["bare"])]
+        supervisor.start(_program(home, lock, "bare", bare, {"PYTHONPATH": str(FOLDER)}))
+    _wait_until_ready({process: port for process, port in ports.items() if process in processes}, supervisor)
     return Stack(
         folder=home.folder,
         token=log_in(f"http://127.0.0.1:{ports['command_api']}", ADMIN_EMAIL, home.secret("admin-password")),
@@ -166,10 +176,11 @@ def _start(
         kafka_bootstrap_servers=servers,
         ports=ports,
         pids=dict(supervisor.pids),
+        environments=environments,
     )
 
 
-def _settings(environment: Mapping[str, str]) -> Settings:
+def settings_of(environment: Mapping[str, str]) -> Settings:
     return settings_from_environment(**{name.lower(): value for name, value in environment.items()})
 
 
