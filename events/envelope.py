@@ -16,7 +16,10 @@ from events.wire import changes_to_wire, own_to_wire, time_to_wire, user_to_wire
 from runtime.broker_settings import BrokerSettings
 from runtime.settings import Settings
 
-Headers = Sequence[tuple[str, bytes]]
+Header = tuple[str, bytes]
+Headers = Sequence[Header]
+CONTENT_TYPE: Final[Header] = ("content-type", b"application/json")
+SPECVERSION: Final[Header] = ("ce_specversion", b"1.0")
 # `sequence` is compared as text (CloudEvents sequence extension): the width of the largest bigint
 SEQUENCE_DIGITS: Final = 19
 DATASCHEMA: Final = "ce_dataschema"
@@ -78,23 +81,28 @@ class Opened:
     user: Mapping[str, Any]
 
 
-def headers_of(recorded: RecordedEvent, origin: Origin) -> list[tuple[str, bytes]]:
+def sequence_bytes(position: int) -> bytes:
+    """A position as it is on the wire."""
+    return b"%0*d" % (SEQUENCE_DIGITS, position)
+
+
+def headers_of(recorded: RecordedEvent, origin: Origin) -> list[Header]:
     """The same for every retry and replay of an event, as long as its type has no newer version."""
     return _headers(recorded, origin, origin.schema(recorded.type_name, newest(recorded.type_name)))
 
 
-def _headers(recorded: RecordedEvent, origin: Origin, schema: str) -> list[tuple[str, bytes]]:
+def _headers(recorded: RecordedEvent, origin: Origin, schema: str) -> list[Header]:
     metadata, user = recorded.metadata, recorded.event.user
     headers = [
-        ("content-type", b"application/json"),
-        ("ce_specversion", b"1.0"),
+        CONTENT_TYPE,
+        SPECVERSION,
         ("ce_id", str(recorded.event.id).encode()),
         ("ce_type", wire_type(recorded.type_name, newest(recorded.type_name)).encode()),
         ("ce_source", origin.source.encode()),
         ("ce_subject", str(user.id).encode()),
         ("ce_time", time_to_wire(recorded.recorded_at).encode()),
         (DATASCHEMA, schema.encode()),
-        ("ce_sequence", b"%0*d" % (SEQUENCE_DIGITS, recorded.position)),
+        ("ce_sequence", sequence_bytes(recorded.position)),
         ("ce_userversion", b"%d" % user.version),
         ("ce_correlationid", metadata.correlation_id.encode()),
         ("ce_causationid", metadata.causation_id.encode()),
@@ -174,7 +182,7 @@ def open_envelope(headers: Headers, value: bytes | None) -> Opened:
         raise NotOurEvent(f"position {position}: {error!r}") from None
 
 
-def fixed_headers(headers: Headers) -> list[tuple[str, bytes]]:
+def fixed_headers(headers: Headers) -> list[Header]:
     """What a record's headers say whichever version it was published in, and wherever schemas were served then."""
     return [
         (name, _TYPE_VERSION.sub(b"", value) if name == "ce_type" else value)
