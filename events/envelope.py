@@ -149,7 +149,10 @@ def snapshot_envelope(recorded: RecordedEvent, origin: Origin) -> Envelope:
 
 def sequence_of(headers: Headers) -> tuple[Position, UUID]:
     """Position and event id of a record on either topic; raises NotOurEvent."""
-    found = dict(headers)
+    return _sequence_in(dict(headers))
+
+
+def _sequence_in(found: Mapping[str, bytes]) -> tuple[Position, UUID]:
     try:
         return Position(int(found["ce_sequence"])), UUID(found["ce_id"].decode())
     except (KeyError, ValueError) as error:
@@ -166,8 +169,8 @@ def place_in(headers: Headers) -> tuple[Position, UUID] | None:
 
 def open_envelope(headers: Headers, value: bytes | None) -> Opened:
     """Read a record of the history topic, of whichever version, as the newest of its type; raises NotOurEvent."""
-    position, event_id = sequence_of(headers)
     found = dict(headers)
+    position, event_id = _sequence_in(found)
     if value is None:
         raise NotOurEvent(f"position {position} has no data")
     try:
@@ -176,7 +179,7 @@ def open_envelope(headers: Headers, value: bytes | None) -> Opened:
             event_id=event_id,
             type_name=found["ce_type"].decode(),
             correlation_id=found.get("ce_correlationid", b"").decode(),
-            user=document_of(headers, value)["user"],
+            user=_document(found["ce_type"], value)["user"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise NotOurEvent(f"position {position}: {error!r}") from None
@@ -193,7 +196,11 @@ def fixed_headers(headers: Headers) -> list[Header]:
 
 def document_of(headers: Headers, value: bytes) -> Document:
     """The data of a record of either topic as the newest version of its type has it; raises KeyError and ValueError."""
-    type_name, version = _type_of(dict(headers)["ce_type"])
+    return _document(dict(headers)["ce_type"], value)
+
+
+def _document(wire_type: bytes, value: bytes) -> Document:
+    type_name, version = _type_of(wire_type)
     data = orjson.loads(value)
     return data if version == newest(type_name) else as_newest(type_name, version, {"changes": {}, **data})
 
