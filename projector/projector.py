@@ -16,7 +16,7 @@ from events.parked import TooManyParked
 from events.topics import Record, WrongPartitions, ensure_topics, poll, spans
 from projector.applying import Applier, TopicAhead, prepared
 from projector.catch_up import BATCH, land, read_log, read_users
-from projector.consumer import LONG_POLL, SHORT_POLL, UNPLACED, events_consumer, stay
+from projector.consumer import LONG_POLL, SHORT_POLL, UNPLACED, events_consumer, pause, stay
 from projector.model_store import (
     ModelStore,
     NewerShape,
@@ -184,9 +184,12 @@ class Projector(ConsumerRebalanceListener):
                 if not polled:
                     await self._finish(consumer)
                     if rest:
-                        await self._rest(consumer, rest)
+                        await pause(consumer, self._stopping, rest)
                 elif not self._misplaced:
-                    await self._apply(consumer, polled)
+                    try:
+                        await self._apply(consumer, polled)
+                    except PartitionMoved:
+                        self._misplaced = True
             await self._finish(consumer)
         finally:
             self._assigned = NO_PARTITIONS
@@ -195,13 +198,6 @@ class Projector(ConsumerRebalanceListener):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_WITHIN):
                     await consumer.stop()
-
-    async def _rest(self, consumer: AIOKafkaConsumer, seconds: float) -> None:
-        """Keep the client from fetching for a moment: it would go round without end."""
-        resting = consumer.assignment()
-        consumer.pause(*resting)
-        await wait_at_most(self._stopping, seconds)
-        consumer.resume(*(resting & consumer.assignment()))
 
     async def _place(self, consumer: AIOKafkaConsumer) -> None:
         """Seek every assigned partition to the offset that is stored with the rows."""
@@ -252,7 +248,8 @@ class Projector(ConsumerRebalanceListener):
                 current = following(records, stands)
             except Gap as gap:
                 await self._finish(consumer)
-                await self._catch_up(consumer, [partition], why=str(gap))
+                if not self._misplaced:
+                    await self._catch_up(consumer, [partition], why=str(gap))
                 continue
             SKIPPED.inc(len(records) - len(current))
             if current:
@@ -285,7 +282,8 @@ class Projector(ConsumerRebalanceListener):
             await read_users(self._store, error.held, partitions=self._settings.topic_partitions)
             mine = [partition for partition in self._placed if partition.partition in found.moved]
             if mine and not self._misplaced:
-                await self._catch_up(consumer, mine, why="missing_version")
+                with contextlib.suppress(PartitionMoved):
+                    await self._catch_up(consumer, mine, why="missing_version")
             self._misplaced = True
         else:
             self._movement.moved(_now(), found.records)
