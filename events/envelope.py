@@ -16,7 +16,10 @@ from events.wire import changes_to_wire, own_to_wire, time_to_wire, user_to_wire
 from runtime.broker_settings import BrokerSettings
 from runtime.settings import Settings
 
-Headers = Sequence[tuple[str, bytes]]
+Header = tuple[str, bytes]
+Headers = Sequence[Header]
+CONTENT_TYPE: Final[Header] = ("content-type", b"application/json")
+SPECVERSION: Final[Header] = ("ce_specversion", b"1.0")
 # `sequence` is compared as text (CloudEvents sequence extension): the width of the largest bigint
 SEQUENCE_DIGITS: Final = 19
 DATASCHEMA: Final = "ce_dataschema"
@@ -78,23 +81,28 @@ class Opened:
     user: Mapping[str, Any]
 
 
-def headers_of(recorded: RecordedEvent, origin: Origin) -> list[tuple[str, bytes]]:
+def sequence_bytes(position: int) -> bytes:
+    """A position as it is on the wire."""
+    return b"%0*d" % (SEQUENCE_DIGITS, position)
+
+
+def headers_of(recorded: RecordedEvent, origin: Origin) -> list[Header]:
     """The same for every retry and replay of an event, as long as its type has no newer version."""
     return _headers(recorded, origin, origin.schema(recorded.type_name, newest(recorded.type_name)))
 
 
-def _headers(recorded: RecordedEvent, origin: Origin, schema: str) -> list[tuple[str, bytes]]:
+def _headers(recorded: RecordedEvent, origin: Origin, schema: str) -> list[Header]:
     metadata, user = recorded.metadata, recorded.event.user
     headers = [
-        ("content-type", b"application/json"),
-        ("ce_specversion", b"1.0"),
+        CONTENT_TYPE,
+        SPECVERSION,
         ("ce_id", str(recorded.event.id).encode()),
         ("ce_type", wire_type(recorded.type_name, newest(recorded.type_name)).encode()),
         ("ce_source", origin.source.encode()),
         ("ce_subject", str(user.id).encode()),
         ("ce_time", time_to_wire(recorded.recorded_at).encode()),
         (DATASCHEMA, schema.encode()),
-        ("ce_sequence", b"%0*d" % (SEQUENCE_DIGITS, recorded.position)),
+        ("ce_sequence", sequence_bytes(recorded.position)),
         ("ce_userversion", b"%d" % user.version),
         ("ce_correlationid", metadata.correlation_id.encode()),
         ("ce_causationid", metadata.causation_id.encode()),
@@ -141,7 +149,10 @@ def snapshot_envelope(recorded: RecordedEvent, origin: Origin) -> Envelope:
 
 def sequence_of(headers: Headers) -> tuple[Position, UUID]:
     """Position and event id of a record on either topic; raises NotOurEvent."""
-    found = dict(headers)
+    return _sequence_in(dict(headers))
+
+
+def _sequence_in(found: Mapping[str, bytes]) -> tuple[Position, UUID]:
     try:
         return Position(int(found["ce_sequence"])), UUID(found["ce_id"].decode())
     except (KeyError, ValueError) as error:
@@ -158,8 +169,8 @@ def place_in(headers: Headers) -> tuple[Position, UUID] | None:
 
 def open_envelope(headers: Headers, value: bytes | None) -> Opened:
     """Read a record of the history topic, of whichever version, as the newest of its type; raises NotOurEvent."""
-    position, event_id = sequence_of(headers)
     found = dict(headers)
+    position, event_id = _sequence_in(found)
     if value is None:
         raise NotOurEvent(f"position {position} has no data")
     try:
@@ -168,13 +179,13 @@ def open_envelope(headers: Headers, value: bytes | None) -> Opened:
             event_id=event_id,
             type_name=found["ce_type"].decode(),
             correlation_id=found.get("ce_correlationid", b"").decode(),
-            user=document_of(headers, value)["user"],
+            user=_document(found["ce_type"], value)["user"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise NotOurEvent(f"position {position}: {error!r}") from None
 
 
-def fixed_headers(headers: Headers) -> list[tuple[str, bytes]]:
+def fixed_headers(headers: Headers) -> list[Header]:
     """What a record's headers say whichever version it was published in, and wherever schemas were served then."""
     return [
         (name, _TYPE_VERSION.sub(b"", value) if name == "ce_type" else value)
@@ -185,7 +196,11 @@ def fixed_headers(headers: Headers) -> list[tuple[str, bytes]]:
 
 def document_of(headers: Headers, value: bytes) -> Document:
     """The data of a record of either topic as the newest version of its type has it; raises KeyError and ValueError."""
-    type_name, version = _type_of(dict(headers)["ce_type"])
+    return _document(dict(headers)["ce_type"], value)
+
+
+def _document(wire_type: bytes, value: bytes) -> Document:
+    type_name, version = _type_of(wire_type)
     data = orjson.loads(value)
     return data if version == newest(type_name) else as_newest(type_name, version, {"changes": {}, **data})
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from prometheus_client import Gauge
 
+from events.outgoing import Outgoing
 from events.reader import Unreadable
 from events.recording import Position, RecordedEvent
 from runtime.database import Connection
@@ -67,12 +68,10 @@ class ParkedUsers:
         self._users = {row["user_id"]: ParkedUser(**row) for row in await cursor.fetchall()}
         PARKED.set(len(self._users))
 
-    async def hold_back(
-        self, connection: Connection, found: Sequence[RecordedEvent | Unreadable]
-    ) -> list[RecordedEvent]:
+    async def hold_back(self, connection: Connection, found: Sequence[Outgoing | Unreadable]) -> list[Outgoing]:
         """Park whoever has an event that cannot be opened; gives what can be published. Raises TooManyParked."""
         held = {user_id: user.version for user_id, user in self._users.items()}
-        publishable: list[RecordedEvent] = []
+        publishable: list[Outgoing] = []
         unreadable: list[Unreadable] = []
         for one in found:
             if one.version >= held.get(one.user_id, one.version + 1):

@@ -2,23 +2,26 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from prometheus_client import Counter, Gauge
+import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from prometheus_client import Gauge
+from psycopg.types.json import set_json_loads
 
-from events.broker_connection import connection_arguments
-from events.envelope import Envelope, NotOurEvent, Origin, history_envelope, snapshot_envelope
+from events.envelope import Envelope, NotOurEvent, Origin, snapshot_envelope
 from events.erasures import note_burial, to_bury
 from events.histories import entries_at
 from events.keyring import Keyring, WrongKey
 from events.leadership import Leader, Office
+from events.outgoing import Encoder, Outgoing, outgoing_after
 from events.parked import ParkedUsers, TooManyParked, stretch_before
 from events.partitioning import check_partitions, fix_partitions, partition_of
 from events.publication import Channel, TopicAhead, read_back, save
-from events.reader import events_after, events_of
-from events.recording import Position, RecordedEvent
+from events.reader import events_of
+from events.recording import Position
+from events.sending import Flight, Records, Sender, TopicChanged, idempotent_producer
 from events.topics import WrongPartitions, ensure_topics, spans, topic_reader
 from runtime.database import Connection
 from runtime.failpoints import failpoint
@@ -26,28 +29,24 @@ from runtime.logs import logger
 from runtime.pacing import wait_at_most
 from runtime.settings import Settings
 
-PUBLISHED = Counter("muster_relay_published_total", "Records acknowledged by the broker", ["topic"])
 POSITION = Gauge("muster_relay_position", "Every event up to here is in the topics")
 LEADING = Gauge("muster_relay_leading", "1 while this process is the relay")
 HALTED = Gauge("muster_relay_halted", "1 while the relay waits for an operator")
 
 # pg_advisory_lock key: any number that nothing else in this database locks
 LEADERSHIP: Final = 7_203_312
-BATCH: Final = 250
-SEND_DEADLINE: Final = 30.0
+# events at once; what they cost is spread in events.outgoing
+BATCH: Final = 1000
 STOP_WITHIN: Final = 5.0
+# between the beginnings of two stretches under a steady stream: the first event after a rest is sent at once. A stretch
+# costs as much as fifty events do, here, in the projector and in Postgres.
+GATHER: Final = 0.01
 SHORTEST_POLL, LONGEST_POLL = 0.005, 0.05
 CHECK_TOPICS_EVERY: Final = 5.0
 LOOK_FOR_TASKS_EVERY: Final = 0.5
 BURIED_AT_ONCE: Final = 100
 
-Encode = Callable[[RecordedEvent, Origin], Envelope]
-
 log = logger(__name__)
-
-
-class TopicChanged(Exception):
-    """A partition is not as this relay left it: its state must be read again before anything is sent."""
 
 
 class Relay(Leader):
@@ -69,20 +68,19 @@ class Relay(Leader):
     def __init__(self, settings: Settings, keyring: Keyring) -> None:
         super().__init__(settings)
         self._keyring = keyring
-        self._origin = Origin.of(settings)
+        self._encoder = Encoder(keyring, Origin.of(settings))
+        numbers = range(settings.topic_partitions)
+        self._history = [TopicPartition(settings.events_topic, number) for number in numbers]
+        self._snapshot = [TopicPartition(settings.snapshot_topic, number) for number in numbers]
         self.parked = ParkedUsers(limit=settings.parked_limit)
 
     async def _lead(self, connection: Connection) -> None:
+        set_json_loads(orjson.loads, connection)
         await check_partitions(connection, self._settings.topic_partitions)
         await ensure_topics(self._settings)
         # only now: topics that were there before say which number is the right one
         await fix_partitions(connection, self._settings.topic_partitions)
-        producer = AIOKafkaProducer(
-            **connection_arguments(self._settings),
-            enable_idempotence=True,
-            max_batch_size=262_144,
-            request_timeout_ms=10_000,
-        )
+        producer = idempotent_producer(self._settings)
         reader = topic_reader(self._settings)
         try:
             await producer.start()
@@ -91,7 +89,7 @@ class Relay(Leader):
             # only its view of offsets is needed from here on: assigned, it would go on fetching
             reader.unsubscribe()
             self._leads(position=min(channel.complete for channel in channels.values()))
-            await self._publish(connection, producer, reader, channels)
+            await self._publish(connection, Sender(producer, channels), reader)
         finally:
             # a broker that is away must not keep the leadership from another process
             with contextlib.suppress(TimeoutError):
@@ -100,46 +98,41 @@ class Relay(Leader):
 
     @property
     def _partitions(self) -> list[TopicPartition]:
-        numbers = range(self._settings.topic_partitions)
-        return [TopicPartition(topic, number) for topic in self._encoders for number in numbers]
+        return [*self._history, *self._snapshot]
 
-    @property
-    def _encoders(self) -> dict[str, Encode]:
-        return {
-            self._settings.events_topic: history_envelope,
-            self._settings.snapshot_topic: snapshot_envelope,
-        }
-
-    async def _publish(
-        self,
-        connection: Connection,
-        producer: AIOKafkaProducer,
-        reader: AIOKafkaConsumer,
-        channels: dict[TopicPartition, Channel],
-    ) -> None:
+    async def _publish(self, connection: Connection, sender: Sender, reader: AIOKafkaConsumer) -> None:
         loop = asyncio.get_running_loop()
+        channels = sender.channels
         position = min(channel.complete for channel in channels.values())
         # partitions that an earlier leader found without traffic are complete as well, once this is saved
         await save(connection, channels)
         await self.parked.look(connection)
         poll = SHORTEST_POLL
         checked = looked = loop.time()
+        flying: tuple[Flight, Position] | None = None
         while not self._stopping.is_set():
             self._wake.clear()
-            if loop.time() - looked > LOOK_FOR_TASKS_EVERY:
+            began = loop.time()
+            if flying is None and loop.time() - looked > LOOK_FOR_TASKS_EVERY:
                 if len(self.parked):
-                    await self._retry(connection, producer, channels, position)
-                await self._bury(connection, producer, channels, position)
+                    await self._retry(connection, sender, position)
+                await self._bury(connection, sender, position)
                 looked = loop.time()
-            stretch = await events_after(connection, self._keyring, position, limit=BATCH)
+            stretch = await outgoing_after(connection, self._keyring, self._encoder, position, limit=BATCH)
+            found = await self.parked.hold_back(connection, stretch.found)
+            if flying is not None:
+                # the next is handed over only now: should this not arrive, nothing that comes after it does
+                await self._land(connection, sender, *flying)
+                flying = None
             if stretch.end is not None:
-                await self._send(producer, channels, await self.parked.hold_back(connection, stretch.found))
+                failpoint("relay.before_send")
+                flying = await sender.hand_over(self._records(found, channels)), stretch.end
                 position = stretch.end
-                for channel in channels.values():
-                    channel.complete = max(channel.complete, position)
-                failpoint("relay.before_save")
-                await save(connection, channels)
-                POSITION.set(position)
+                if len(stretch.found) < BATCH or loop.time() - looked > LOOK_FOR_TASKS_EVERY:
+                    await self._land(connection, sender, *flying)
+                    flying = None
+                if len(stretch.found) < BATCH:
+                    await wait_at_most(self._stopping, began + GATHER - loop.time())
                 poll = SHORTEST_POLL
                 continue
             if loop.time() - checked > CHECK_TOPICS_EVERY:
@@ -147,14 +140,19 @@ class Relay(Leader):
                 checked = loop.time()
             await wait_at_most(self._wake, poll)
             poll = min(poll * 2, LONGEST_POLL)
+        if flying is not None:
+            await self._land(connection, sender, *flying)
 
-    async def _retry(
-        self,
-        connection: Connection,
-        producer: AIOKafkaProducer,
-        channels: dict[TopicPartition, Channel],
-        position: Position,
-    ) -> None:
+    async def _land(self, connection: Connection, sender: Sender, flight: Flight, end: Position) -> None:
+        """Wait for what is on its way, after which every partition has what it is to have up to `end`."""
+        await sender.settle(flight)
+        for channel in sender.channels.values():
+            channel.complete = max(channel.complete, end)
+        failpoint("relay.before_save")
+        await save(connection, sender.channels)
+        POSITION.set(end)
+
+    async def _retry(self, connection: Connection, sender: Sender, position: Position) -> None:
         """Publish a parked user's events where an operator asks for it, up to where everybody else's are."""
         await self.parked.look(connection)
         for user in self.parked.to_retry():
@@ -162,9 +160,11 @@ class Relay(Leader):
             while True:
                 found = await events_of(connection, self._keyring, user.user_id, from_version=version, limit=BATCH)
                 late, stopper = stretch_before(found, position)
-                await self._send(producer, channels, late, late=True)
+                outgoing = [Outgoing.of(one, self._encoder.origin) for one in late]
+                failpoint("relay.before_send")
+                await sender.send(self._late_records(outgoing, sender.channels))
                 failpoint("relay.retried")
-                await save(connection, channels)
+                await save(connection, sender.channels)
                 if stopper is not None:
                     await self.parked.keep(connection, stopper)
                     break
@@ -175,13 +175,7 @@ class Relay(Leader):
                 version = late[-1].version + 1
         await self.parked.look(connection)
 
-    async def _bury(
-        self,
-        connection: Connection,
-        producer: AIOKafkaProducer,
-        channels: dict[TopicPartition, Channel],
-        position: Position,
-    ) -> None:
+    async def _bury(self, connection: Connection, sender: Sender, position: Position) -> None:
         """Send a tombstone for each user who was erased, whatever was sent of them before, and note that it is there.
 
         Done again after a kill: a second one says the same.
@@ -190,92 +184,44 @@ class Relay(Leader):
         if not waiting:
             return
         found = await entries_at(connection, self._keyring, waiting)
-        outgoing: dict[TopicPartition, list[tuple[Position, Envelope]]] = {}
+        records: dict[TopicPartition, list[tuple[Position, Envelope]]] = {}
         for entry in found.values():
             if entry.recorded is not None:
                 number = partition_of(entry.user_id, self._settings.topic_partitions)
-                envelope = snapshot_envelope(entry.recorded, self._origin)
-                partition = TopicPartition(self._settings.snapshot_topic, number)
-                outgoing.setdefault(partition, []).append((entry.position, envelope))
-        await self._send_all(producer, channels, outgoing)
+                envelope = snapshot_envelope(entry.recorded, self._encoder.origin)
+                records.setdefault(self._snapshot[number], []).append((entry.position, envelope))
+        await sender.send(records)
         failpoint("relay.burying")
-        await save(connection, channels)
+        await save(connection, sender.channels)
         await note_burial(connection, [entry.user_id for entry in found.values() if entry.recorded is not None])
         failpoint("relay.buried")
 
-    async def _send(
-        self,
-        producer: AIOKafkaProducer,
-        channels: dict[TopicPartition, Channel],
-        recorded: Sequence[RecordedEvent],
-        *,
-        late: bool = False,
-    ) -> None:
-        """Send what each partition lacks and wait for the acknowledgements. Raises TopicChanged and KafkaError.
+    def _records(self, found: Iterable[Outgoing], channels: Mapping[TopicPartition, Channel]) -> Records:
+        """What each partition lacks of these events."""
+        records: dict[TopicPartition, list[tuple[Position, Envelope]]] = {}
+        for one in found:
+            for partition, envelope in self._places(one):
+                if one.position > channels[partition].complete:
+                    records.setdefault(partition, []).append((one.position, envelope))
+        return records
 
-        `late`: one user's events from before where the partitions are. Those that a killed relay had sent already end
-        with the partition's last record.
+    def _late_records(self, found: Sequence[Outgoing], channels: Mapping[TopicPartition, Channel]) -> Records:
+        """As `_records`, of one user's events from before where the partitions are.
+
+        Those that a killed relay had sent already end with the partition's last record.
         """
-        outgoing: dict[TopicPartition, list[tuple[Position, Envelope]]] = {}
-        positions = {found.position for found in recorded}
-        for found in recorded:
-            number = partition_of(found.event.user.id, self._settings.topic_partitions)
-            for topic, encode in self._encoders.items():
-                partition = TopicPartition(topic, number)
-                channel = channels[partition]
-                sent = channel.complete
-                if late:
-                    sent = channel.last_position if channel.last_position in positions else Position(0)
-                if found.position > sent:
-                    envelope = encode(found, self._origin)
-                    outgoing.setdefault(partition, []).append((found.position, envelope))
-        failpoint("relay.before_send")
-        await self._send_all(producer, channels, outgoing)
+        positions = {one.position for one in found}
+        records: dict[TopicPartition, list[tuple[Position, Envelope]]] = {}
+        for one in found:
+            for partition, envelope in self._places(one):
+                last = channels[partition].last_position
+                if last not in positions or one.position > last:
+                    records.setdefault(partition, []).append((one.position, envelope))
+        return records
 
-    async def _send_all(
-        self,
-        producer: AIOKafkaProducer,
-        channels: dict[TopicPartition, Channel],
-        outgoing: Mapping[TopicPartition, Sequence[tuple[Position, Envelope]]],
-    ) -> None:
-        async with asyncio.timeout(SEND_DEADLINE):
-            await asyncio.gather(
-                *(
-                    self._send_partition(producer, partition, channels[partition], envelopes)
-                    for partition, envelopes in outgoing.items()
-                )
-            )
-
-    async def _send_partition(
-        self,
-        producer: AIOKafkaProducer,
-        partition: TopicPartition,
-        channel: Channel,
-        envelopes: Sequence[tuple[Position, Envelope]],
-    ) -> None:
-        acknowledged: list[tuple[int, Awaitable[Any]]] = []
-        batch = producer.create_batch()
-        for _, envelope in envelopes:
-            if not _append(batch, envelope):
-                acknowledged.append((batch.record_count(), await self._hand_over(producer, batch, partition)))
-                batch = producer.create_batch()
-                _append(batch, envelope)
-        acknowledged.append((batch.record_count(), await self._hand_over(producer, batch, partition)))
-        for count, acknowledgement in acknowledged:
-            metadata = await acknowledgement
-            if metadata.offset != channel.next_offset:
-                raise TopicChanged(
-                    f"{partition.topic}-{partition.partition} took records at offset {metadata.offset}"
-                    f" where {channel.next_offset} was next"
-                )
-            channel.next_offset += count
-            PUBLISHED.labels(partition.topic).inc(count)
-        channel.last_position = envelopes[-1][0]
-
-    @staticmethod
-    async def _hand_over(producer: AIOKafkaProducer, batch: Any, partition: TopicPartition) -> Awaitable[Any]:  # noqa: ANN401 - aiokafka's builder has no public type
-        batch.close()
-        return cast("Awaitable[Any]", await producer.send_batch(batch, partition.topic, partition=partition.partition))
+    def _places(self, one: Outgoing) -> tuple[tuple[TopicPartition, Envelope], tuple[TopicPartition, Envelope]]:
+        number = partition_of(one.user_id, self._settings.topic_partitions)
+        return (self._history[number], one.history), (self._snapshot[number], one.snapshot)
 
     async def _check(self, reader: AIOKafkaConsumer, channels: dict[TopicPartition, Channel]) -> None:
         """Notice a topic that was truncated or made anew while nothing was being sent."""
@@ -285,9 +231,3 @@ class Relay(Leader):
                     f"{partition.topic}-{partition.partition} ends at offset {span.end},"
                     f" not at {channels[partition].next_offset}"
                 )
-
-
-def _append(batch: Any, envelope: Envelope) -> bool:  # noqa: ANN401 - as above
-    """False when the batch has no room left for it."""
-    taken = batch.append(key=envelope.key, value=envelope.value, timestamp=None, headers=envelope.headers)
-    return taken is not None

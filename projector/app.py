@@ -25,8 +25,15 @@ def create_app(settings: Settings) -> FastAPI:
     session = Session(
         settings.database_url.get_secret_value(), application="muster projector", timeout=STATEMENT_TIMEOUT
     )
+    reading = Session(
+        settings.database_url.get_secret_value(),
+        application="muster projector log",
+        timeout=STATEMENT_TIMEOUT,
+        reads=True,
+    )
     store = ModelStore(
         session,
+        reading,
         open_keyring(settings),
         events_topic=settings.events_topic,
         partitions=settings.topic_partitions,
@@ -58,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
             await end_within(beating, 0)
             await pulse.end()
             await beats.close()
+            await reading.close()
             await session.close()
 
     return web_app(

@@ -1,7 +1,8 @@
 """Records of the topic, applied to the read model: rows, parked users and offsets in one transaction."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -28,53 +29,85 @@ class TopicAhead(Exception):
     """The topic holds an event that the log does not: a restore or a failover lost acknowledged events."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """So many records, opened, by partition; `steps` lead from where the partitions stood to `moved`."""
+
+    records: int
+    batches: Mapping[int, OpenedBatch]
+    steps: Sequence[Step]
+    moved: Mapping[int, Progress]
+
+
+async def prepared(records: Mapping[int, Sequence[Record]], stands: Mapping[int, Progress]) -> Prepared:
+    """Open what follows where the partitions stand, one or more records each."""
+    batches = {number: await opened(found) for number, found in records.items()}
+    moved = {
+        number: replace(
+            stands[number],
+            next_offset=records[number][-1].offset + 1,
+            # what the relay could publish only late is from further back
+            position=max(stands[number].position, batch.newest[0] if batch.newest is not None else Position(0)),
+        )
+        for number, batch in batches.items()
+    }
+    steps = [
+        Step(
+            partition=number,
+            from_offset=stands[number].next_offset,
+            next_offset=after.next_offset,
+            position=after.position,
+        )
+        for number, after in moved.items()
+    ]
+    return Prepared(records=sum(map(len, records.values())), batches=batches, steps=steps, moved=moved)
+
+
 class Applier:
     def __init__(self, store: ModelStore) -> None:
         self._store = store
         self._head = Position(0)
+        self._applying: asyncio.Task[None] | None = None
+        self.under_way: Prepared | None = None
 
-    async def apply(
-        self, records: Mapping[int, Sequence[Record]], stands: Mapping[int, Progress]
-    ) -> Mapping[int, Progress]:
-        """Apply what follows where the partitions stand, one or more records each; gives where they stand then.
+    def begin(self, found: Prepared) -> None:
+        """Have them applied while the caller does something else; what was begun before is finished."""
+        self.under_way = found
+        self._applying = asyncio.create_task(self.apply(found))
+
+    async def finish(self) -> None:
+        """Wait for what is under way. Raises as `apply` does."""
+        applying, self._applying, self.under_way = self._applying, None, None
+        if applying is not None:
+            await applying
+
+    def give_up(self) -> None:
+        """Leave what is under way: if it reached the database it is applied there, and else it is not."""
+        if self._applying is not None:
+            self._applying.cancel()
+        self._applying = self.under_way = None
+
+    async def apply(self, found: Prepared) -> None:
+        """Apply them to the model, if the partitions stand there where the steps begin.
 
         Raises TopicAhead, PartitionMoved, VersionsMissing, NewerShape and TooManyParked: then nothing was done.
         """
-        batches = {number: opened(found) for number, found in records.items()}
+        batches = found.batches
         for batch in batches.values():
             if batch.newest is not None:
                 await self._check_not_ahead(*batch.newest)
-        moved = {
-            number: replace(
-                stands[number],
-                next_offset=records[number][-1].offset + 1,
-                # what the relay could publish only late is from further back
-                position=max(stands[number].position, batch.newest[0] if batch.newest is not None else Position(0)),
-            )
-            for number, batch in batches.items()
-        }
-        steps = [
-            Step(
-                partition=number,
-                from_offset=stands[number].next_offset,
-                next_offset=after.next_offset,
-                position=after.position,
-            )
-            for number, after in moved.items()
-        ]
         failpoint("projector.before_apply")
         parked = await self._store.project(
             [row for batch in batches.values() for row in batch.rows],
-            steps,
+            found.steps,
             parks=[park for batch in batches.values() for park in batch.parks],
             strict=True,
         )
         failpoint("projector.applied")
         tell(parked)
-        for number, after in moved.items():
+        for number, after in found.moved.items():
             POSITION.labels(number).set(after.position)
         _log(batches.values())
-        return moved
 
     async def _check_not_ahead(self, position: Position, event_id: UUID) -> None:
         """An event is in the log before it is in the topic; raises TopicAhead when it is not."""

@@ -1,6 +1,8 @@
 """The read model brought up to date from the log itself, where the topic cannot be trusted to be whole."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -8,7 +10,7 @@ from uuid import UUID
 from prometheus_client import Counter
 
 from events.partitioning import partition_of
-from events.reader import LoggedRecord, Unreadable
+from events.reader import LoggedRecord, Stretch, Unreadable
 from events.recording import Position
 from events.topics import Span
 from projector.model_store import ModelStore, Progress, Published, Step
@@ -53,17 +55,37 @@ async def read_log(
     progress = await store.progress(numbers)
     position = Position(min(stands.position for stands in progress.values()))
     log.info("reading the log", why=why, partitions=sorted(numbers), from_position=position + 1, to=goal)
-    while position < goal:
-        stretch = await store.records_after(
-            position, BATCH, lambda user_id: partition_of(user_id, partitions) in numbers
-        )
-        position = stretch.end if stretch.end is not None else goal
-        rows, parks = sorted_out(stretch.found, partitions)
-        progress = await _move(store, progress, rows, position, {}, parks=parks)
-        APPLIED.labels("log").inc(len(rows))
-        if not await go_on(len(rows)):
-            return None
+
+    def wanted(user_id: UUID) -> bool:
+        return partition_of(user_id, partitions) in numbers
+
+    async with contextlib.aclosing(_stretches(store, position, goal, wanted)) as stretches:
+        async for stretch in stretches:
+            position = stretch.end if stretch.end is not None else goal
+            rows, parks = sorted_out(stretch.found, partitions)
+            progress = await _move(store, progress, rows, position, {}, parks=parks)
+            APPLIED.labels("log").inc(len(rows))
+            if not await go_on(len(rows)):
+                return None
     return Caught(position=position, progress=progress, published=published)
+
+
+async def _stretches(
+    store: ModelStore, position: Position, goal: Position, wanted: Callable[[UUID], bool]
+) -> AsyncGenerator[Stretch[LoggedRecord]]:
+    """The log after `position` up to `goal` or further; the next is read while the caller has one."""
+    reading: asyncio.Task[Stretch[LoggedRecord]] | None = None
+    try:
+        while position < goal:
+            stretch = await (reading or store.records_after(position, BATCH, wanted))
+            reading = None
+            position = stretch.end if stretch.end is not None else goal
+            if position < goal:
+                reading = asyncio.create_task(store.records_after(position, BATCH, wanted))
+            yield stretch
+    finally:
+        if reading is not None:
+            reading.cancel()
 
 
 async def read_users(store: ModelStore, held: Mapping[UUID, int], *, partitions: int) -> None:

@@ -1,5 +1,6 @@
 """The consumer of the events topic, as a member of the projectors' group."""
 
+import asyncio
 import contextlib
 from typing import Final
 
@@ -8,6 +9,7 @@ from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from events.broker_connection import connection_arguments
 from events.topics import poll
+from runtime.pacing import wait_at_most
 from runtime.settings import Settings
 
 # seconds that a poll waits for records; the short one for a broker that answers empty fetches at once
@@ -44,3 +46,11 @@ async def stay(consumer: AIOKafkaConsumer, seconds: float) -> None:
     """Poll without wanting records: a member that does not poll is put out of the group."""
     with contextlib.suppress(*UNPLACED):
         await poll(consumer, seconds=seconds, limit=1)
+
+
+async def pause(consumer: AIOKafkaConsumer, stopping: asyncio.Event, seconds: float) -> None:
+    """Keep the client from fetching for a moment: it would go round without end."""
+    resting = consumer.assignment()
+    consumer.pause(*resting)
+    await wait_at_most(stopping, seconds)
+    consumer.resume(*(resting & consumer.assignment()))

@@ -75,12 +75,23 @@ class Published:
 
 
 class ModelStore:
-    """The read model's side of the database. Raises Unavailable and OutcomeUnknown when it is away."""
+    """The read model's side of the database. Raises Unavailable and OutcomeUnknown when it is away.
+
+    `reading` is for the log, which is read while the model is written.
+    """
 
     def __init__(
-        self, session: Session, keyring: Keyring, *, events_topic: str, partitions: int, parked_limit: int
+        self,
+        session: Session,
+        reading: Session,
+        keyring: Keyring,
+        *,
+        events_topic: str,
+        partitions: int,
+        parked_limit: int,
     ) -> None:
         self._session = session
+        self._reading = reading
         self._keyring = keyring
         self._topic = events_topic
         self._partitions = partitions
@@ -158,13 +169,13 @@ class ModelStore:
         async def read(connection: Connection) -> Stretch[LoggedRecord]:
             return await records_after(connection, self._keyring, position, limit=limit, wanted=wanted)
 
-        return await self._session.use(read)
+        return await self._reading.use(read)
 
     async def records_of(self, user_id: UUID, from_version: int, limit: int) -> list[LoggedRecord | Unreadable]:
         async def read(connection: Connection) -> list[LoggedRecord | Unreadable]:
             return await records_of(connection, self._keyring, user_id, from_version=from_version, limit=limit)
 
-        return await self._session.use(read)
+        return await self._reading.use(read)
 
     async def _sift(
         self, connection: Connection, rows: Sequence[Row], steps: Sequence[Step], parks: Sequence[Park]

@@ -14,9 +14,9 @@ from events.broker_connection import refusal_of
 from events.keyring import WrongKey
 from events.parked import TooManyParked
 from events.topics import Record, WrongPartitions, ensure_topics, poll, spans
-from projector.applying import Applier, TopicAhead
+from projector.applying import Applier, TopicAhead, prepared
 from projector.catch_up import BATCH, land, read_log, read_users
-from projector.consumer import LONG_POLL, SHORT_POLL, UNPLACED, events_consumer, stay
+from projector.consumer import LONG_POLL, SHORT_POLL, UNPLACED, events_consumer, pause, stay
 from projector.model_store import (
     ModelStore,
     NewerShape,
@@ -129,7 +129,7 @@ class Projector(ConsumerRebalanceListener):
         self._set("stopped")
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Nothing to hand over: every batch is committed before the next poll."""
+        """Nothing to hand over: a batch that is on its way still commits from the offset that it begins at, or not."""
         for partition in revoked:
             self._placed.pop(partition, None)
             self._assigned -= {partition.partition}
@@ -170,6 +170,7 @@ class Projector(ConsumerRebalanceListener):
             await consumer.start()
             while not self._stopping.is_set():
                 if self._misplaced:
+                    await self._finish(consumer)
                     await self._place(consumer)
                     continue
                 rest = self._settings.fetch_pause
@@ -180,32 +181,23 @@ class Projector(ConsumerRebalanceListener):
                     # leaving the group over it would upset it again
                     self._misplaced = True
                     continue
-                if rest and not polled:
-                    await self._rest(consumer, rest)
-                if self._misplaced or not polled:
-                    continue
-                try:
-                    await self._apply(consumer, polled)
-                except PartitionMoved:
-                    self._misplaced = True
-                except VersionsMissing as error:
-                    log.error("the topic lacks events that the log has", reason=str(error))
-                    # they may be from further back than where the partition is, published late
-                    await read_users(self._store, error.held, partitions=self._settings.topic_partitions)
-                    await self._catch_up(consumer, list(polled), why="missing_version")
+                if not polled:
+                    await self._finish(consumer)
+                    if rest:
+                        await pause(consumer, self._stopping, rest)
+                elif not self._misplaced:
+                    try:
+                        await self._apply(consumer, polled)
+                    except PartitionMoved:
+                        self._misplaced = True
+            await self._finish(consumer)
         finally:
             self._assigned = NO_PARTITIONS
+            self._applier.give_up()
             # leaving the group must not take longer than the group would take to notice
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_WITHIN):
                     await consumer.stop()
-
-    async def _rest(self, consumer: AIOKafkaConsumer, seconds: float) -> None:
-        """Keep the client from fetching for a moment: it would go round without end."""
-        resting = consumer.assignment()
-        consumer.pause(*resting)
-        await wait_at_most(self._stopping, seconds)
-        consumer.resume(*(resting & consumer.assignment()))
 
     async def _place(self, consumer: AIOKafkaConsumer) -> None:
         """Seek every assigned partition to the offset that is stored with the rows."""
@@ -242,7 +234,12 @@ class Projector(ConsumerRebalanceListener):
         self._placed[partition] = stands
 
     async def _apply(self, consumer: AIOKafkaConsumer, polled: Mapping[TopicPartition, Sequence[Record]]) -> None:
+        """Open these records while those before them are applied, and have them applied next.
+
+        Of a full poll more is to come, which is opened meanwhile; else this waits until they are applied.
+        """
         fresh: dict[int, Sequence[Record]] = {}
+        placed: dict[int, Progress] = {}
         for partition, records in polled.items():
             stands = self._placed.get(partition)
             if stands is None:
@@ -250,18 +247,47 @@ class Projector(ConsumerRebalanceListener):
             try:
                 current = following(records, stands)
             except Gap as gap:
-                await self._catch_up(consumer, [partition], why=str(gap))
+                await self._finish(consumer)
+                if not self._misplaced:
+                    await self._catch_up(consumer, [partition], why=str(gap))
                 continue
             SKIPPED.inc(len(records) - len(current))
             if current:
-                fresh[partition.partition] = current
+                fresh[partition.partition], placed[partition.partition] = current, stands
         if not fresh:
             return
-        partitions = {partition.partition: partition for partition in polled}
-        moved = await self._applier.apply(fresh, {number: self._placed[partitions[number]] for number in fresh})
-        self._placed.update({partitions[number]: stands for number, stands in moved.items()})
-        self._movement.moved(_now(), sum(len(records) for records in fresh.values()))
-        self._set("live")
+        found = await prepared(fresh, placed)
+        await self._finish(consumer)
+        if self._misplaced:
+            # they follow what was not applied, or what somebody else applies: from where that is, they come again
+            return
+        for partition in self._placed.keys() & polled.keys():
+            self._placed[partition] = found.moved.get(partition.partition, self._placed[partition])
+        self._applier.begin(found)
+        if sum(map(len, polled.values())) < BATCH:
+            await self._finish(consumer)
+
+    async def _finish(self, consumer: AIOKafkaConsumer) -> None:
+        """Wait until what is under way is applied; whatever was polled after it is void when it is not."""
+        found = self._applier.under_way
+        if found is None:
+            return
+        try:
+            await self._applier.finish()
+        except PartitionMoved:
+            self._misplaced = True
+        except VersionsMissing as error:
+            log.error("the topic lacks events that the log has", reason=str(error))
+            # they may be from further back than where the partition is, published late
+            await read_users(self._store, error.held, partitions=self._settings.topic_partitions)
+            mine = [partition for partition in self._placed if partition.partition in found.moved]
+            if mine and not self._misplaced:
+                with contextlib.suppress(PartitionMoved):
+                    await self._catch_up(consumer, mine, why="missing_version")
+            self._misplaced = True
+        else:
+            self._movement.moved(_now(), found.records)
+            self._set("live")
 
     async def _catch_up(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], *, why: str) -> None:
         """Read the log for these partitions up to its head, then go on in the topic after what that covers."""

@@ -41,6 +41,8 @@ HALTED = Gauge("muster_integrator_halted", "1 while the integrator waits for an 
 LEADERSHIP: Final = 7_203_316
 # events at once: hashing them takes some milliseconds, in which the process does nothing else
 BATCH: Final = 250
+# between two growths under a steady stream, each of which costs as much as a hundred events do
+GATHER: Final = 0.05
 # under a steady stream: after a rest the first event is signed at once
 SIGN_EVERY: Final = 0.2
 # behind a log that was there before the tree, or that grows faster
@@ -100,9 +102,12 @@ class Integrator(Leader):
             if growing.unsigned and due <= 0:
                 await growing.sign()
                 signed_at, poll = loop.time(), SHORTEST_POLL
-            elif grown:
+            elif grown == BATCH:
                 # others of this process have their turn
                 await asyncio.sleep(0)
+            elif grown:
+                # what comes meanwhile is taken in at once: it is shown to nobody before it is signed
+                await wait_at_most(self._stopping, min(GATHER, due))
             else:
                 await wait_at_most(self._wake, min(poll, due) if growing.unsigned else poll)
                 poll = min(poll * 2, LONGEST_POLL)
@@ -154,7 +159,7 @@ class _Growing:
     async def grow(self, limit: int) -> int:
         """Take up to `limit` more events into the tree; gives how many there were. Raises HistoryChanged."""
         before = self.size
-        cursor = await self._connection.execute(AFTER, (before, limit), prepare=True)
+        cursor = await self._connection.execute(AFTER, (before, limit), prepare=True, binary=True)
         rows = await cursor.fetchall()
         if not rows:
             return 0
