@@ -39,7 +39,7 @@ async def append_changes(settings: Settings, user_ids: Sequence[UserId], *, seed
         nonlocal appended
         while left:
             loaded = await reader.load(left.pop())
-            if loaded is None or loaded.recorded.event.user.deleted_at is not None:
+            if loaded is None or loaded.user.deleted_at is not None:
                 continue
             verdict = await writer.append(_change(loaded, chance, metadata))
             assert isinstance(verdict, Appended), verdict
@@ -54,7 +54,7 @@ async def append_changes(settings: Settings, user_ids: Sequence[UserId], *, seed
 
 
 def _change(loaded: Loaded, chance: random.Random, metadata: Metadata) -> Append:
-    before = loaded.recorded.event.user
+    before = loaded.user
     after = replace(_changed(before, chance), version=before.version + 1, updated_at=datetime.now(UTC))
     event = UserUpdated(id=EventId(new_id()), user=after, changes=changes_between(before, after))
     return Append(user_id=before.id, expected=before.version, event=event, metadata=metadata, wrapped=loaded.wrapped)

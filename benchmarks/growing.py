@@ -228,9 +228,12 @@ async def relayed(asked: Growing, settings: Settings) -> Step:
 
 
 async def projected(asked: Growing, settings: Settings) -> Step:
-    session = Session(settings.database_url.get_secret_value(), application="benchmark projector", timeout=60)
+    url = settings.database_url.get_secret_value()
+    session = Session(url, application="benchmark projector", timeout=60)
+    reading = Session(url, application="benchmark projector's log", timeout=60, reads=True)
     store = ModelStore(
         session,
+        reading,
         open_keyring(settings),
         events_topic=settings.events_topic,
         partitions=settings.topic_partitions,
@@ -250,6 +253,7 @@ async def projected(asked: Growing, settings: Settings) -> Step:
             projector.stop()
             await running
             await session.close()
+            await reading.close()
 
 
 async def measured(asked: Growing) -> dict[str, Step]:
