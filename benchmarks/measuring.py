@@ -1,12 +1,9 @@
 """Runs a client in a process of its own beside a stack and tells what came of it."""
 
-import json
-import subprocess
-import sys
 import time
 from dataclasses import asdict
-from typing import Any
 
+from clients import run_script
 from figures import Figure
 from footprint import cpu_seconds
 from freshness import Fresh, Freshness
@@ -25,21 +22,21 @@ def cores_at_rest(stack: Stack, *, seconds: float = 3.0) -> dict[str, float]:
 def measured_load(stack: Stack, load: Load) -> Figure:
     """Loads without an answer in 15 s, or with a lost connection, raise."""
     before, began = cpu_seconds(stack.pids), time.perf_counter()
-    loaded = Loaded(**_run("load.py", asdict(load)))
+    loaded = Loaded(**run_script(FOLDER / "load.py", asdict(load)))
     cores = _cores(stack, before, time.perf_counter() - began) | {"client": loaded.cpu}
     return Figure(rate=loaded.rate, p50=loaded.p50, p99=loaded.p99, refused=loaded.refused, cores=cores)
 
 
 def measured_freshness(asked: Freshness) -> tuple[Figure, Figure]:
     """The POSTs alone, and from their acknowledgement to the read."""
-    fresh = Fresh(**_run("freshness.py", asdict(asked)))
+    fresh = Fresh(**run_script(FOLDER / "freshness.py", asdict(asked)))
     posted = Figure(rate=fresh.rate, p50=fresh.posted_p50, p99=fresh.posted_p99)
     return posted, Figure(rate=fresh.rate, p50=fresh.p50, p99=fresh.p99, worst=fresh.worst)
 
 
 def measured_log(stack: Stack, asked: LogLoad) -> Figure:
     before, began = cpu_seconds(stack.pids), time.perf_counter()
-    logged = Logged(**_run("log_alone.py", asdict(asked)))
+    logged = Logged(**run_script(FOLDER / "log_alone.py", asdict(asked)))
     cores = _cores(stack, before, time.perf_counter() - began) | {"caller": logged.cpu}
     return Figure(rate=logged.rate, p50=logged.p50, p99=logged.p99, cores=cores)
 
@@ -47,18 +44,3 @@ def measured_log(stack: Stack, asked: LogLoad) -> Figure:
 def _cores(stack: Stack, before: dict[str, float], seconds: float) -> dict[str, float]:
     after = cpu_seconds(stack.pids)
     return {name: (after[name] - before[name]) / seconds for name in after}
-
-
-def _run(script: str, asked: dict[str, Any]) -> dict[str, Any]:
-    finished = subprocess.run(
-        [sys.executable, str(FOLDER / script)],
-        input=json.dumps(asked),
-        # the terminal's Ctrl-C is this process's to handle, which then kills the child
-        start_new_session=True,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if finished.returncode != 0:
-        raise RuntimeError(f"{script} failed:\n{finished.stderr[-4000:]}")
-    return json.loads(finished.stdout)

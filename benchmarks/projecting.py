@@ -25,6 +25,7 @@ from changing import append_changes
 from figures import Figure, Findings, surroundings
 from footprint import cpu_seconds, memory_of
 from relay_alone import Following
+from rival_processes import library_runner
 from run import INTERRUPTED, add_common_options, parsed, run_rounds, say, tell
 from seed import begin_topics, project_log
 from stocked import Stocked, costs, stocked
@@ -37,6 +38,7 @@ from muster.supervisor import StopRequested, stop_requests
 FOLDER = Path(__file__).parent
 LOOK_EVERY = 0.01
 WITHIN = 120.0
+LIBRARY = "library eventsourcing's runner"
 REACHED = "SELECT coalesce(sum(next_offset), 0), coalesce(min(position), 0) FROM read_model.progress"
 ENDS = "SELECT sum(next_offset), min(position) FROM log.publication WHERE topic = %s"
 SOME = "SELECT user_id FROM log.user_keys ORDER BY random() LIMIT %s"
@@ -62,10 +64,10 @@ class Projecting:
         begin_topics(self._stock.owner_url, settings)
 
     def measurements(self) -> list[Callable[[], None]]:
-        return [self._consume, self._catch_up]
+        return [self._consume, self._library, self._catch_up]
 
     def name_ratios(self) -> None:
-        self._findings.ratios.append(("from the log", "from the topic"))
+        self._findings.ratios += [("from the topic", LIBRARY), ("from the log", "from the topic")]
 
     def _consume(self) -> None:
         with self._projector() as process:
@@ -79,6 +81,10 @@ class Projecting:
                 before = self._reached()
                 holding.rollback()
             self._measure("from the topic", process, before, self._ends(), 0)
+
+    def _library(self) -> None:
+        """It starts with an empty table, and opens nothing that was sealed: both are in its favour."""
+        self._findings.add(LIBRARY, library_runner(self._stock.owner_url, events=20_000, users=5000))
 
     def _catch_up(self) -> None:
         before = self._reached()

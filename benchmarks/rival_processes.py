@@ -1,11 +1,9 @@
 """Starts what Muster is measured against, each rival in a process of its own; `make bench` installs what they need."""
 
-import json
 import secrets
-import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import jwt
 import orjson
 import psycopg
+from clients import run_script
 from figures import Figure
 from psycopg import sql
 from seed import user_numbered
@@ -80,14 +79,14 @@ def hashing_rate(settings: Settings, *, threads: int, seconds: float) -> Figure:
         "threads": threads,
         "seconds": seconds,
     }
-    return Figure(rate=_run("argon2_rate.py", asked)["rate"])
+    return Figure(rate=run_script(RIVALS / "argon2_rate.py", asked)["rate"])
 
 
 def library_log(database_url: str, *, seconds: float, functions: bool) -> Figure:
     """The library `eventsourcing` appending; with its SQL functions or, as it is by default, without."""
     with _library_database(database_url, functions=functions) as environment:
-        logged = _run(
-            "eventsourcing_log.py",
+        logged = run_script(
+            RIVALS / "eventsourcing_log.py",
             {"environment": environment, **_event(), "threads": LIBRARY_THREADS, "seconds": seconds},
         )
     return Figure(rate=logged["rate"], p50=logged["p50"], p99=logged["p99"], cores={"library": logged["cpu"]})
@@ -99,8 +98,9 @@ def library_runner(database_url: str, *, events: int, users: int) -> Figure:
     The role of `database_url` may create databases.
     """
     with _library_database(database_url, functions=False) as environment:
-        projected = _run(
-            "eventsourcing_runner.py", {"environment": environment, **_event(), "events": events, "users": users}
+        projected = run_script(
+            RIVALS / "eventsourcing_runner.py",
+            {"environment": environment, **_event(), "events": events, "users": users},
         )
     return Figure(rate=projected["rate"], cores={"library": projected["cpu"]})
 
@@ -133,21 +133,6 @@ def _event() -> dict[str, Any]:
     record = orjson.loads(orjson.dumps(record_of(user_numbered(1, new_id(), datetime.now(UTC)))))
     changes = {"display_name": {"old": "Name 000000000001", "new": record["display_name"]}}
     return {"record": record, "changes": changes}
-
-
-def _run(script: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    finished = subprocess.run(
-        [sys.executable, str(RIVALS / script)],
-        input=json.dumps(asked),
-        # the terminal's Ctrl-C is this process's to handle, which then kills the child
-        start_new_session=True,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if finished.returncode != 0:
-        raise RuntimeError(f"{script} failed:\n{finished.stderr[-4000:]}")
-    return json.loads(finished.stdout)
 
 
 def _installed(package: str) -> None:

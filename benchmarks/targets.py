@@ -6,7 +6,8 @@ WRITES, LOG, READS, FRESH = "write_path", "log_path", "read_path", "freshness_at
 WRITERS = (
     "The guide's app stands still at 256 connections (`rivals/crud_guide.py` says why): what Muster does there is"
     " compared with the app's rate at 32. A command API hashes passwords on one core fewer than there are, unless"
-    " HASHING_THREADS says otherwise: the other is for whoever asks for something else."
+    " HASHING_THREADS says otherwise: the other is for whoever asks for something else. Relay and integrator run in a"
+    " process of their own (`RELAY=false` and `muster relay`), as docs/performance.md advises."
 )
 PAGES = (
     "A page is held against a bare GET of one record, and shown beside a bare page of the same size: bare FastAPI makes"
