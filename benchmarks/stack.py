@@ -14,12 +14,12 @@ import httpx
 import psycopg
 from footprint import Memory, memory_of
 from psycopg import sql
+from sized_postgres import SizedPostgres
 
 from migrations.apply import migrate
 from muster.database import OWNER, ROLES, as_role, prepare_database, role_passwords
 from muster.embedded.broker import EmbeddedBroker, wait_for_metadata
 from muster.embedded.ports import free_port
-from muster.embedded.postgres import EmbeddedPostgres
 from muster.embedded.program import Program, plain_environment
 from muster.environment import ADMIN_EMAIL, process_environment
 from muster.failures import CannotRun
@@ -118,7 +118,7 @@ def _start(
 ) -> Stack:
     say(f"starting the stack in {home.folder}")
     home.make_keys()
-    postgres = EmbeddedPostgres(home.folder / "postgres", log=home.log_file("postgres"), pass_fds=(lock,))
+    postgres = SizedPostgres(home.folder / "postgres", log=home.log_file("postgres"), pass_fds=(lock,))
     supervisor.adopt(postgres.program(), postgres.start())
     servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     resting: dict[str, str] = {}
@@ -184,7 +184,7 @@ def settings_of(environment: Mapping[str, str]) -> Settings:
     return settings_from_environment(**{name.lower(): value for name, value in environment.items()})
 
 
-def _log_database(postgres: EmbeddedPostgres, home: Home) -> str:
+def _log_database(postgres: SizedPostgres, home: Home) -> str:
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute(
             sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(LOG_DATABASE), sql.Identifier(OWNER))

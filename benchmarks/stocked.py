@@ -12,11 +12,11 @@ from pathlib import Path
 import psycopg
 from figures import Findings
 from run import say
+from sized_postgres import SizedPostgres
 
 from migrations.apply import migrate
 from muster.database import as_role
 from muster.embedded.broker import EmbeddedBroker, wait_for_metadata
-from muster.embedded.postgres import EmbeddedPostgres
 from muster.embedded.program import plain_environment
 from muster.seeding import seed_log
 from runtime.settings import Settings
@@ -79,7 +79,7 @@ def stocked(users: int, *, parent: Path | None) -> Generator[Stocked]:
     """The broker is that of KAFKA_BOOTSTRAP_SERVERS, or an embedded one. The folder is removed in the end."""
     with tempfile.TemporaryDirectory(prefix="muster-benchmark-", dir=parent) as name:
         folder = Path(name)
-        with EmbeddedPostgres(folder / "postgres") as postgres, _broker(folder / "broker") as (servers, broker):
+        with SizedPostgres(folder / "postgres") as postgres, _broker(folder / "broker") as (servers, broker):
             password = secrets.token_hex(16)
             migrate(postgres.url(DATABASE), role_passwords=dict.fromkeys(ROLES, password))
             assert postgres.process is not None
