@@ -57,13 +57,17 @@ def run_process(
     # uvicorn raises the signal again once it has stopped: a stop that was asked for is a success
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, _already_handled)
-    # what start-up made lives as long as the process: collections need not walk it again
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    settle_memory()
     server.run()
     if not server.started:
         raise SystemExit(1)
+
+
+def settle_memory() -> None:
+    """Spare what start-up made, which lives as long as the process, from being walked by each collection of garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _already_handled(_: int, __: object) -> None:

@@ -21,17 +21,22 @@ app = typer.Typer()
 @app.command(rich_help_panel=PANEL)
 def relay() -> None:
     """Publish the log to Kafka, and sign what it has become, until SIGTERM: for command APIs with RELAY=false."""
+    import uvloop  # noqa: PLC0415
+
     from events.fitting import check_fitting  # noqa: PLC0415
     from events.keyring import open_keyring  # noqa: PLC0415
     from events.leadership import run_alone  # noqa: PLC0415
     from events.proofs.integrator import Integrator  # noqa: PLC0415
     from events.relay import Relay  # noqa: PLC0415
+    from runtime.serving import settle_memory  # noqa: PLC0415
 
     settings = target_settings()
     check_fitting(settings)
     configure_logging("relay", settings.log_level)
     keyring = open_keyring(settings)
-    asyncio.run(run_alone([Relay(settings, keyring), Integrator(settings, keyring)]))
+    leaders = [Relay(settings, keyring), Integrator(settings, keyring)]
+    settle_memory()
+    uvloop.run(run_alone(leaders))
 
 
 @app.command(rich_help_panel=PANEL)
