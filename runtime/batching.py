@@ -87,6 +87,8 @@ class Batcher(Generic[Item, Result]):
             waiting.answer.set_exception(self._overdue())
         else:
             self._queue.remove(waiting)
+            # a caller who leaves at this moment must not look for it there
+            waiting.taken = True
             waiting.answer.set_exception(Unavailable(f"not begun within {bound:g} s"))
 
     async def _work(self) -> None:

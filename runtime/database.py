@@ -70,15 +70,12 @@ class Session:
         psycopg raises them.
         """
         bound = timeout or self._timeout
-        if self._turn.locked():
-            try:
-                async with asyncio.timeout(bound):
-                    await self._turn.acquire()
-            except TimeoutError:
-                # behind calls that the database does not answer, each of which takes its whole bound
-                raise Unavailable(f"earlier calls took longer than {bound:g} s") from None
-        else:
-            await self._turn.acquire()
+        try:
+            async with asyncio.timeout(bound):
+                await self._turn.acquire()
+        except TimeoutError:
+            # behind calls that the database does not answer, each of which takes its whole bound
+            raise Unavailable(f"earlier calls took longer than {bound:g} s") from None
         try:
             return await self._run(work, bound)
         finally:

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -77,6 +78,20 @@ async def test_an_item_that_never_began_is_unavailable_and_never_begins(
     await first
     assert await batcher.submit(3) == 9
     assert flush.batches == [[1], [3]]
+
+
+async def test_a_caller_that_leaves_as_its_time_is_up_has_left(batcher: Batcher[int, int], flush: Flush) -> None:
+    first = await held(batcher, flush)
+    leaving = asyncio.create_task(batcher.submit(2, timeout=0.01))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.01, leaving.cancel)
+    # both are due when the loop looks again: the one comes right after the other
+    time.sleep(0.05)  # noqa: ASYNC251 - that nothing else has its turn is the point
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert batcher.waiting == 0
+    flush.gate.set()
+    await first
 
 
 async def test_an_item_that_had_begun_has_an_unknown_outcome(batcher: Batcher[int, int], flush: Flush) -> None:
