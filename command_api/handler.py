@@ -17,9 +17,10 @@ from command_api.decide import (
 )
 from command_api.turns import Turns
 from events.email import canonical_email
-from events.keyring import Digester
+from events.keyring import Digester, WrongKey
 from events.reader import Loaded, Reader
 from events.recording import Metadata, Position
+from events.sealing import BrokenSeal
 from events.user import EventId, Status, User, UserCreated, UserDeleted, UserEvent, UserId, UserUpdated
 from events.writer import Append, Appended, EmailTaken, Erased, Idempotency, KeyReused, Noted, Replayed, Stale, Writer
 from identity.passwords import Passwords
@@ -79,8 +80,8 @@ class Outcome:
     replayed: bool = False
 
 
-# by the user's state or the caller's rank: another request may have brought it about
-REFUSED = (UserExists, UserUnknown, UserGone, VersionMismatch, AttributesTooLarge, Outranked)
+# by the user's state, as far as it can be read, or by the caller's rank: another request may have brought it about
+REFUSED = (UserExists, UserUnknown, UserGone, VersionMismatch, AttributesTooLarge, Outranked, BrokenSeal, WrongKey)
 
 
 class CommandHandler:
@@ -129,6 +130,10 @@ class CommandHandler:
         self._under_way += 1
         try:
             return await self._handle(request, asyncio.get_running_loop().time() + self._timeout)
+        except Outranked:
+            # only now: a repeated request is answered as before, and refused nothing
+            record("access.outranked", subject=request.metadata.actor.subject, user=str(request.user_id))
+            raise
         finally:
             self._under_way -= 1
             if key is not None:
@@ -252,7 +257,6 @@ class CommandHandler:
         # even when nothing would change: the answer shows the record
         roles = {role for user in (state, after) if user is not None for role in user.roles}
         if request.authority is not None and outranked(request.authority, roles):
-            record("access.outranked", subject=request.metadata.actor.subject, user=str(request.user_id))
             raise Outranked
         return event
 
