@@ -7,14 +7,12 @@ amiss in a request, is FastAPI's, which answers as it would have without.
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, get_args
 from uuid import UUID
 
 from fastapi import Request, params
 from fastapi.dependencies.models import Dependant
-from fastapi.dependencies.utils import request_params_to_args
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel
 
@@ -67,7 +65,8 @@ class Plan:
 
     def _values(self, dependant: Dependant, scopes: Sequence[str]) -> tuple[tuple[str, Value], ...]:
         if (
-            dependant.cookie_params
+            dependant.query_params
+            or dependant.cookie_params
             or len(dependant.body_params) > 1
             or dependant.response_param_name
             or dependant.background_tasks_param_name
@@ -80,7 +79,6 @@ class Plan:
             place = self._call(needed, (*scopes, *(needed.own_oauth_scopes or ())))
             if needed.name is not None:
                 values.append((needed.name, _result(place)))
-        values += [(field.name, _query_value(field)) for field in dependant.query_params]
         values += [(field.name, _header_value(field)) for field in dependant.header_params]
         values += [(field.name, _body_value(field)) for field in dependant.body_params]
         if dependant.request_param_name:
@@ -129,26 +127,6 @@ def _path_value(field: Any) -> Value:  # noqa: ANN401 - FastAPI's, which does no
         return found
 
     return value
-
-
-def _query_value(field: Any) -> Value:  # noqa: ANN401 - as above
-    """Absent parameters have their defaults; FastAPI reads those that were sent."""
-    name = field.name
-
-    def value(asked: Asked) -> Any:  # noqa: ANN401 - of the parameter's type
-        values, errors = request_params_to_args([field], asked.request.query_params)
-        if errors:
-            raise NotPlain
-        return values[name]
-
-    if field.field_info.is_required() or field.field_info.validate_default or _is_model(field):
-        return value
-    default = field.default
-
-    def value_or_default(asked: Asked) -> Any:  # noqa: ANN401 - as above
-        return value(asked) if asked.request.scope["query_string"] else deepcopy(default)
-
-    return value_or_default
 
 
 def _header_value(field: Any) -> Value:  # noqa: ANN401 - as above

@@ -6,7 +6,7 @@ takes the app's own way, which answers alike.
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 import orjson
@@ -105,19 +105,29 @@ class _Direct:
         request = _ReadRequest({**scope, **known}, reading.receive)
         headers = dict(reversed(scope["headers"]))
         try:
-            document = await self._document(request, reading)
-            arguments = await self._plan.arguments(Asked(request, headers, parameters, document, []))
-            response = await self._endpoint(**arguments)
+            response = await self._respond(request, headers, reading)
         except NotPlain:
             return reading.receive
+        except BaseException:
+            # what the frame tells of it names the route, however it ended
+            scope.update(known)
+            raise
+        scope.update(known)
+        await response(request.scope, receive, send)
+        return None
+
+    async def _respond(self, request: "_ReadRequest", headers: Mapping[bytes, bytes], reading: "_Reading") -> Response:
+        try:
+            document = await self._document(request, reading)
+            arguments = await self._plan.arguments(Asked(request, headers, request.path_params, document, []))
+            return await self._endpoint(**arguments)
+        except NotPlain:
+            raise
         except Exception as error:
             answer = _handler(self._app, error)
             if answer is None:
                 raise
-            response = await answer(request, error)
-        scope.update(known)
-        await response(request.scope, receive, send)
-        return None
+            return await answer(request, error)
 
     async def _document(self, request: "_ReadRequest", reading: "_Reading") -> Any:  # noqa: ANN401 - any JSON
         if request.method in READING:
