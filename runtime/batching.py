@@ -2,12 +2,15 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from runtime.failures import Overloaded, Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# of fewer, a call costs more than it gains to let callers go on beside it
+SMALLEST: Final = 16
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +27,9 @@ class Batcher(Generic[Item, Result]):
     and returns one result or exception an item, in the same order; an exception that it raises goes to all of them.
     An item that is not answered within `timeout` seconds fails with Unavailable if its call had not begun (it never
     will then) and with `overdue()` if it had.
+
+    Callers that come again as soon as they are answered are kept in two halves: while the call of one is under way,
+    the callers of the other go on.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Batcher(Generic[Item, Result]):
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._closing = False
+        self._answered = 0
 
     @property
     def waiting(self) -> int:
@@ -103,18 +110,33 @@ class Batcher(Generic[Item, Result]):
             await self._work_off()
 
     async def _work_off(self) -> None:
-        batch = [self._queue.popleft() for _ in range(min(self._limit, len(self._queue)))]
-        for waiting in batch:
-            waiting.taken = True
+        batch = self._take()
         results: Sequence[Result | Exception]
         try:
             results = await self._flush([waiting.item for waiting in batch])
         except Exception as error:  # noqa: BLE001 - whatever failed, the callers are told, never left waiting
             results = [error] * len(batch)
-        for waiting, result in zip(batch, results, strict=True):
-            if waiting.answer.done():
-                continue
-            if isinstance(result, Exception):
-                waiting.answer.set_exception(result)
-            else:
-                waiting.answer.set_result(result)
+        self._answered = len(batch)
+        if self._queue:
+            # behind the next call's own first step: what is called works while the callers go on
+            asyncio.get_running_loop().call_soon(_answer, batch, results)
+        else:
+            _answer(batch, results)
+
+    def _take(self) -> "list[_Waiting[Item, Result]]":
+        """The next batch, from the front of the queue: half of those who wait or have just been answered."""
+        half = (len(self._queue) + self._answered + 1) // 2
+        batch = [self._queue.popleft() for _ in range(min(self._limit, len(self._queue), max(SMALLEST, half)))]
+        for waiting in batch:
+            waiting.taken = True
+        return batch
+
+
+def _answer(batch: "Sequence[_Waiting[Item, Result]]", results: Sequence[Result | Exception]) -> None:
+    for waiting, result in zip(batch, results, strict=True):
+        if waiting.answer.done():
+            continue
+        if isinstance(result, Exception):
+            waiting.answer.set_exception(result)
+        else:
+            waiting.answer.set_result(result)

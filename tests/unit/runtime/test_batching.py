@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from runtime.batching import Batcher
+from runtime.batching import SMALLEST, Batcher
 from runtime.failures import OutcomeUnknown, Overloaded, Unavailable
 from tests.waiting import aeventually
 
@@ -54,6 +54,57 @@ async def test_what_waits_goes_together_in_order_up_to_the_limit(batcher: Batche
     flush.gate.set()
     assert await asyncio.gather(first, *rest) == [1, 4, 9, 16, 25, 36]
     assert flush.batches == [[1], [2, 3, 4], [5, 6]]
+
+
+async def test_callers_who_come_again_are_kept_in_two_halves() -> None:
+    sizes: list[int] = []
+
+    async def flush(numbers: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(numbers))
+        await asyncio.sleep(0.002)
+        return numbers
+
+    async def calling() -> None:
+        for number in range(6):
+            await batcher.submit(number)
+
+    batcher = Batcher[int, int](flush, limit=512, queue_limit=512, timeout=10)
+    await asyncio.gather(*(calling() for _ in range(100)))
+    await batcher.close()
+    assert sizes[:6] == [50] * 6
+    assert sum(sizes) == 600
+
+
+async def test_few_callers_are_not_kept_apart(flush: Flush) -> None:
+    batcher = Batcher[int, int](flush, limit=512, queue_limit=512, timeout=10)
+    first = await held(batcher, flush)
+    rest = [asyncio.create_task(batcher.submit(n)) for n in range(2, 2 + SMALLEST)]
+    await asyncio.sleep(0)
+    flush.gate.set()
+    await asyncio.gather(first, *rest)
+    await batcher.close()
+    assert [len(batch) for batch in flush.batches] == [1, SMALLEST]
+
+
+async def test_the_next_call_begins_before_the_callers_of_the_last_go_on() -> None:
+    seen: list[str] = []
+
+    async def flush(items: Sequence[str]) -> Sequence[str]:
+        # a call's first step is taken in a task of its own, as runtime.database does it
+        return await asyncio.create_task(sent(items))
+
+    async def sent(items: Sequence[str]) -> Sequence[str]:
+        seen.append(f"sent {items}")
+        await asyncio.sleep(0.01)
+        return items
+
+    async def call(batcher: Batcher[str, str], item: str) -> None:
+        seen.append(f"{await batcher.submit(item)} goes on")
+
+    batcher = Batcher[str, str](flush, limit=1, queue_limit=5, timeout=10)
+    await asyncio.gather(call(batcher, "a"), call(batcher, "b"))
+    await batcher.close()
+    assert seen == ["sent ['a']", "sent ['b']", "a goes on", "b goes on"]
 
 
 async def test_above_the_queue_limit_the_answer_is_no_at_once(batcher: Batcher[int, int], flush: Flush) -> None:
