@@ -39,8 +39,10 @@ LEADERSHIP: Final = 7_203_312
 BATCH: Final = 1000
 STOP_WITHIN: Final = 5.0
 # between the beginnings of two stretches under a steady stream: the first event after a rest is sent at once. A stretch
-# costs as much as fifty events do, here, in the projector and in Postgres.
+# costs as much as fifty events do, here, in the projector and in Postgres; so the more come, the more are gathered.
 GATHER: Final = 0.01
+GATHER_FOR_EACH: Final = 0.0004
+LONGEST_GATHER: Final = 0.05
 SHORTEST_POLL, LONGEST_POLL = 0.005, 0.05
 CHECK_TOPICS_EVERY: Final = 5.0
 LOOK_FOR_TASKS_EVERY: Final = 0.5
@@ -132,7 +134,7 @@ class Relay(Leader):
                     await self._land(connection, sender, *flying)
                     flying = None
                 if len(stretch.found) < BATCH:
-                    await wait_at_most(self._stopping, began + GATHER - loop.time())
+                    await wait_at_most(self._stopping, began + gathering(len(stretch.found)) - loop.time())
                 poll = SHORTEST_POLL
                 continue
             if loop.time() - checked > CHECK_TOPICS_EVERY:
@@ -231,3 +233,8 @@ class Relay(Leader):
                     f"{partition.topic}-{partition.partition} ends at offset {span.end},"
                     f" not at {channels[partition].next_offset}"
                 )
+
+
+def gathering(found: int) -> float:
+    """Seconds from the beginning of a stretch of so many events to that of the next."""
+    return min(GATHER + found * GATHER_FOR_EACH, LONGEST_GATHER)
