@@ -145,6 +145,7 @@ def _start(
             "ACCESS_TOKEN_TTL": "86400",
             "EVENTS_TOPIC": f"users.events.benchmark-{suffix}",
             "SNAPSHOT_TOPIC": f"users.snapshot.benchmark-{suffix}",
+            "CHECKPOINTS_TOPIC": f"users.checkpoints.benchmark-{suffix}",
             "PROJECTOR_GROUP": f"projector-benchmark-{suffix}",
             "COMMAND_PORT": str(ports["command_api"]),
             "QUERY_PORT": str(ports["query_api"]),
