@@ -129,15 +129,16 @@ def row_of(event: UserEvent, metadata: Metadata, keyring: Keyring, wrapped: byte
     bound_to = associated_data(
         user_id=user.id, version=user.version, type_name=type_name, schema=schema, event_id=event.id
     )
+    changed = sorted(changes)
+    personal = {
+        "record": {name: record.pop(name) for name in PERSONAL},
+        "changes": {name: changes.pop(name) for name in PERSONAL if name in changes},
+    }
     row: dict[str, Any] = {
         "type": type_name,
         "schema": schema,
         "event_id": str(event.id),
-        "data": {
-            "record": {name: value for name, value in record.items() if name not in PERSONAL},
-            "changed": sorted(changes),
-            "changes": {name: change for name, change in changes.items() if name not in PERSONAL},
-        },
+        "data": {"record": record, "changed": changed, "changes": changes},
         "metadata": metadata.to_wire(),
     }
     if own := own_to_wire(event):
@@ -147,10 +148,6 @@ def row_of(event: UserEvent, metadata: Metadata, keyring: Keyring, wrapped: byte
         row |= {"wrapped": _hex(wrapped), "kek_id": keyring.kek_id}
     else:
         cipher = keyring.open(user.id, wrapped)
-    personal = {
-        "record": {name: record[name] for name in PERSONAL},
-        "changes": {name: change for name, change in changes.items() if name in PERSONAL},
-    }
     row["sealed"] = _hex(seal(cipher, personal, bound_to))
     return row
 

@@ -34,6 +34,7 @@ ERASED_CHANGE: Final[dict[str, Any]] = {"old": None, "new": None, "erased": True
 ERASED_VALUES: Final[dict[str, Any]] = {"email": "", "display_name": None, "attributes": {}, "erased": True}
 # characters of a time before its offset from UTC
 UNZONED: Final = len("2026-01-01T00:00:00.000000")
+_AS_IT_IS: Final = frozenset({str, type(None), dict, int, bool})
 TIMES: Final = frozenset({"created_at", "updated_at", "password_changed_at", "deleted_at"})
 
 
@@ -48,6 +49,8 @@ def time_to_wire(moment: datetime) -> str:
 
 
 def value_to_wire(value: Any) -> Any:  # noqa: ANN401 - a field's value
+    if type(value) in _AS_IT_IS:  # pyright: ignore[reportUnknownArgumentType]
+        return value
     match value:
         case datetime():
             return time_to_wire(value)

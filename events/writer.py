@@ -38,7 +38,8 @@ class Idempotency:
         return digest in {self.digest, *self.former}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# not frozen: with that, making one would take several times as long, and one is made for each write
+@dataclass(slots=True, kw_only=True)
 class Append:
     """A decided change of one user, for the log to accept or refuse as a whole.
 

@@ -47,7 +47,7 @@ class Batcher(Generic[Item, Result]):
         self._timeout = timeout
         self._overdue = overdue
         self._queue: deque[_Waiting[Item, Result]] = deque()
-        self._arrived = asyncio.Event()
+        self._resting: asyncio.Future[None] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._closing = False
         self._answered = 0
@@ -68,7 +68,8 @@ class Batcher(Generic[Item, Result]):
             self._worker = loop.create_task(self._work())
         waiting: _Waiting[Item, Result] = _Waiting(item, loop.create_future())
         self._queue.append(waiting)
-        self._arrived.set()
+        if self._resting is not None:
+            self._go_on()
         # asyncio.timeout takes several times as long as a timer that is never due
         timer = loop.call_later(bound, self._expire, waiting, bound)
         try:
@@ -83,7 +84,7 @@ class Batcher(Generic[Item, Result]):
     async def close(self) -> None:
         """Finish what is waiting, then refuse more."""
         self._closing = True
-        self._arrived.set()
+        self._go_on()
         if self._worker is not None:
             await self._worker
 
@@ -98,13 +99,18 @@ class Batcher(Generic[Item, Result]):
             waiting.taken = True
             waiting.answer.set_exception(Unavailable(f"not begun within {bound:g} s"))
 
+    def _go_on(self) -> None:
+        resting, self._resting = self._resting, None
+        if resting is not None and not resting.done():
+            resting.set_result(None)
+
     async def _work(self) -> None:
         while True:
             if not self._queue:
                 if self._closing:
                     return
-                self._arrived.clear()
-                await self._arrived.wait()
+                self._resting = asyncio.get_running_loop().create_future()
+                await self._resting
                 continue
             # in a call of its own: a worker at rest would hold on to the last results, which may be a person's record
             await self._work_off()
