@@ -48,6 +48,12 @@ SECTIONS = (
             ),
             Ratio(script=WRITES, of=HASHED, to="argon2id alone, all cores", at_least=0.9),
             Ratio(script=WRITES, of=HASHED, to="argon2id alone, threads of a command API"),
+            Ratio(
+                script=WRITES,
+                of=f"{HASHED}, HASHING_THREADS of all cores",
+                to="argon2id alone, all cores",
+                at_least=0.9,
+            ),
         ],
     ),
     Section(

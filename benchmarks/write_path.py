@@ -33,10 +33,12 @@ CONNECTIONS = (32, 256)
 # more of them bring the guide's app to a stand (rivals/crud_guide.py): what it does at 32 is its best
 GUIDE_CONNECTIONS = 32
 HASHED = "create with a password, 32 connections"
+HASHED_ON_ALL = "create with a password, 32 connections, HASHING_THREADS of all cores"
 ARGON2 = "argon2id alone, all cores"
 ARGON2_HERE = "argon2id alone, threads of a command API"
 # more than any measurement can send: no two share an e-mail address or an idempotency key
 NUMBERS = 10_000_000
+OTHER_API = "command_api.2"
 PASSWORD = "the right password of everybody"  # noqa: S105 - of made-up users
 
 Kind = Literal["create", "update"]
@@ -80,7 +82,7 @@ class WritePath:
                     partial(self._beside, "bare", kind, connections),
                 ]
             measurements.append(partial(self._beside, GUIDE, kind, GUIDE_CONNECTIONS))
-        return [*measurements, self._hashed, self._argon2]
+        return [*measurements, self._hashed, self._hashed_on_all, self._argon2]
 
     def name_ratios(self) -> None:
         for kind, connections in itertools.product(KINDS, CONNECTIONS):
@@ -89,7 +91,7 @@ class WritePath:
                 (name, beside(GUIDE, kind, GUIDE_CONNECTIONS)),
                 (name, beside("bare", kind, connections)),
             ]
-        self._findings.ratios += [(HASHED, ARGON2), (HASHED, ARGON2_HERE)]
+        self._findings.ratios += [(HASHED, ARGON2), (HASHED, ARGON2_HERE), (HASHED_ON_ALL, ARGON2)]
 
     def _over_http(self, kind: Kind, connections: int) -> None:
         self._written(over_http(kind, connections), self._load(kind, "command_api", connections=connections))
@@ -106,8 +108,18 @@ class WritePath:
         self._findings.add(beside(rival, kind, connections), measured_load(self._stack, load))
 
     def _hashed(self) -> None:
+        self._written(HASHED, self._hashing(self._stack.ports["command_api"]))
+
+    def _hashed_on_all(self) -> None:
+        """By another command API, which takes all cores for it; the first one has nothing to do meanwhile."""
+        settings = {"HASHING_THREADS": str(os.cpu_count() or 1)}
+        with started_beside(self._stack, OTHER_API, settings=settings) as stack:
+            self._written(HASHED_ON_ALL, self._hashing(stack.ports[OTHER_API]))
+
+    def _hashing(self, port: int) -> Load:
         load = self._load("create", "command_api", connections=32)
-        self._written(HASHED, replace(load, template=self._template("create", "command_api", {"password": PASSWORD})))
+        template = self._template("create", "command_api", {"password": PASSWORD})
+        return replace(load, port=port, template=template)
 
     def _argon2(self) -> None:
         for name, threads in ((ARGON2, os.cpu_count() or 1), (ARGON2_HERE, self._settings.hashing_threads)):
