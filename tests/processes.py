@@ -96,6 +96,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
 @dataclass(slots=True)
 class _Started:
     processes: list[Process] = field(default_factory=list[Process])
+    # what was just started does not listen yet: whoever looked for a free port would find this one
+    ports: list[int] = field(default_factory=list[int])
 
 
 @pytest.fixture
@@ -107,7 +109,8 @@ def start_process(make_settings: MakeSettings, tmp_path: Path) -> Iterator[Start
     started = _Started()
 
     def start(name: str, *, folder: Path = ROOT, broker: bool = True, **overrides: object) -> Process:
-        port = free_port()
+        port = free_port(taken=started.ports)
+        started.ports.append(port)
         settings = make_settings(ROLES[name], broker=broker, **{PORTS[name]: port}, **overrides)
         log = tmp_path / f"{name}-{len(started.processes)}.log"
         with log.open("wb") as output:
