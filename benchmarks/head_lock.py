@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, LiteralString, cast
 
+import orjson
 import psycopg
 from seed import user_numbered
 
@@ -50,18 +51,18 @@ class _Known:
 
 
 class _Recorder:
-    """In a session's place: keeps the statements that append, and says that nothing was to be changed."""
+    """In a session's place: keeps the commands of statements that append, and says that nothing was to be changed."""
 
-    def __init__(self, session: Session, size: int) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
-        self._size = size
-        self.appends: list[Sequence[object]] = []
+        self.commands: list[dict[str, Any]] = []
 
-    async def fetch(self, query: LiteralString, parameters: Sequence[object] = (), **_: object) -> list[Row]:
+    async def fetch(self, query: LiteralString, parameters: Sequence[Any] = (), **_: object) -> list[Row]:
         if query != APPEND:
             return await self._session.fetch(query, parameters)
-        self.appends.append(parameters)
-        return [{"verdict": "noted"}] * self._size
+        commands = orjson.loads(parameters[0])
+        self.commands += commands
+        return [{"verdict": "noted"}] * len(commands)
 
 
 def measured_head(database_url: str, batches: Mapping[int, int] = BATCHES) -> list[Held]:
@@ -109,19 +110,18 @@ def _sent(database_url: str, batches: Sequence[Sequence[object]]) -> float:
 
 
 async def _recorded(database_url: str, appends: Sequence[Append], size: int) -> list[Sequence[object]]:
-    """The Writer's statements for these, `size` in each."""
+    """The Writer's commands for these, `size` in each statement, whatever it would have sent at once."""
     session = Session(database_url, application="benchmark", timeout=TIMEOUT)
-    recorder = _Recorder(session, size)
+    recorder = _Recorder(session)
     writer = _writer(cast("Session", recorder))
     try:
-        for first in range(0, len(appends), size):
-            verdicts: list[Verdict] = await asyncio.gather(*map(writer.append, appends[first : first + size]))
-            assert verdicts == [Noted()] * size
+        verdicts: list[Verdict] = await asyncio.gather(*map(writer.append, appends))
+        assert verdicts == [Noted()] * len(appends)
     finally:
         await writer.close()
         await session.close()
-    assert len(recorder.appends) == len(appends) // size, "the Writer divides batches by a rule of its own"
-    return recorder.appends
+    commands = recorder.commands
+    return [(orjson.dumps(commands[first : first + size]).decode(),) for first in range(0, len(commands), size)]
 
 
 async def _users(database_url: str, count: int) -> list[_Known]:

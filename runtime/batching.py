@@ -120,6 +120,8 @@ class Batcher(Generic[Item, Result]):
         results: Sequence[Result | Exception]
         try:
             results = await self._flush([waiting.item for waiting in batch])
+            if len(results) != len(batch):
+                raise ValueError(f"{len(results)} results for {len(batch)} items")
         except Exception as error:  # noqa: BLE001 - whatever failed, the callers are told, never left waiting
             results = [error] * len(batch)
         self._answered = len(batch)

@@ -195,6 +195,17 @@ async def test_a_failed_call_fails_its_own_batch_only(batcher: Batcher[int, int]
     assert [type(answer) for answer in answers] == [int, *[ZeroDivisionError] * 3, int]
 
 
+async def test_a_call_with_a_result_too_few_fails_for_all_of_its_batch() -> None:
+    async def flush(numbers: Sequence[int]) -> Sequence[int]:
+        await asyncio.sleep(0)
+        return numbers[1:]
+
+    batcher = Batcher[int, int](flush, limit=3, queue_limit=5, timeout=10)
+    answers = await asyncio.gather(*(batcher.submit(n) for n in (1, 2, 3, 4)), return_exceptions=True)
+    await batcher.close()
+    assert [type(answer) for answer in answers] == [ValueError] * 4
+
+
 async def test_closing_finishes_what_waits_and_refuses_more(flush: Flush) -> None:
     batcher = Batcher[int, int](flush, limit=3, queue_limit=5, timeout=10)
     first = await held(batcher, flush)
