@@ -33,7 +33,7 @@ CONNECTIONS = (32, 256)
 # more of them bring the guide's app to a stand (rivals/crud_guide.py): what it does at 32 is its best
 GUIDE_CONNECTIONS = 32
 HASHED = "create with a password, 32 connections"
-HASHED_ON_ALL = "create with a password, 32 connections, HASHING_THREADS of all cores"
+HASHED_ON_ALL = f"{HASHED}, HASHING_THREADS of all cores"
 ARGON2 = "argon2id alone, all cores"
 ARGON2_HERE = "argon2id alone, threads of a command API"
 # more than any measurement can send: no two share an e-mail address or an idempotency key

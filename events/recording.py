@@ -132,7 +132,7 @@ def row_of(event: UserEvent, metadata: Metadata, keyring: Keyring, wrapped: byte
     changed = sorted(changes)
     personal = {
         "record": {name: record.pop(name) for name in PERSONAL},
-        "changes": {name: changes.pop(name) for name in PERSONAL if name in changes},
+        "changes": {name: changes.pop(name) for name in [*changes] if name in PERSONAL},
     }
     row: dict[str, Any] = {
         "type": type_name,

@@ -50,6 +50,7 @@ class Batcher(Generic[Item, Result]):
         self._resting: asyncio.Future[None] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._closing = False
+        # of the last call's batch: these may be about to come again
         self._answered = 0
 
     @property
@@ -68,8 +69,7 @@ class Batcher(Generic[Item, Result]):
             self._worker = loop.create_task(self._work())
         waiting: _Waiting[Item, Result] = _Waiting(item, loop.create_future())
         self._queue.append(waiting)
-        if self._resting is not None:
-            self._go_on()
+        self._go_on()
         # asyncio.timeout takes several times as long as a timer that is never due
         timer = loop.call_later(bound, self._expire, waiting, bound)
         try:
