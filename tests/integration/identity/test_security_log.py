@@ -253,6 +253,23 @@ async def test_who_reaches_too_high_is_told_of(visit: Visit, log: Log, admin: ht
     assert log.security() == [{"event": "access.outranked", "subject": str(UUID(int=7)), "user": root["id"]}]
 
 
+async def test_a_repeat_that_would_reach_too_high_by_now_is_answered_and_not_told_of(
+    visit: Visit, log: Log, admin: httpx.AsyncClient
+) -> None:
+    ada = await create(admin, "ada.lovelace@example.com")
+    path, change, key = f"/users/{ada['id']}", {"display_name": "Ada"}, {"Idempotency-Key": "key-1"}
+    writer = visit(token=token_of(UUID(int=7), frozenset({Scope.USERS_WRITE})))
+    first = await writer.patch(path, json=change, headers=key)
+    await admin.patch(path, json={"roles": ["admin"]})
+    log.security()
+    again = await writer.patch(path, json=change, headers=key)
+    assert (again.status_code, again.content) == (first.status_code, first.content) == (200, first.content)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert log.security() == []
+    assert (await writer.patch(path, json=change)).status_code == 403
+    assert log.security() == [{"event": "access.outranked", "subject": str(UUID(int=7)), "user": ada["id"]}]
+
+
 @pytest.mark.usefixtures("ada")
 async def test_a_request_that_another_site_made_is_told(visit: Visit, log: Log, owner: Owner) -> None:
     browser = visit()
