@@ -31,6 +31,7 @@ from events.relay import Relay
 from events.user import Change, EventId, UserCreated, UserId, UserUpdated, changes_between
 from events.writer import Append, Appended, Idempotency, Writer
 from projector.model_store import ModelStore
+from projector.pending_lists import PendingLists
 from projector.projector import Projector
 from runtime.database import Session
 from runtime.ids import new_id
@@ -239,7 +240,9 @@ async def projected(asked: Growing, settings: Settings) -> Step:
         partitions=settings.topic_partitions,
         parked_limit=settings.parked_limit,
     )
-    projector = Projector(settings, store)
+    merging = Session(url, application="benchmark projector's merging", timeout=60)
+    pending_lists = PendingLists(merging)
+    projector = Projector(settings, store, pending_lists)
     async with _looking(asked) as connection:
 
         async def look() -> tuple[int, bool]:
@@ -247,11 +250,14 @@ async def projected(asked: Growing, settings: Settings) -> Step:
             return int(offsets), bool(same)
 
         running = asyncio.create_task(projector.run())
+        tidying = asyncio.create_task(pending_lists.run())
         try:
             return await _until(asked, look, running)
         finally:
             projector.stop()
             await running
+            tidying.cancel()
+            await merging.close()
             await session.close()
             await reading.close()
 

@@ -18,12 +18,14 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import httpx
 import psycopg
 from changing import append_changes
 from figures import Figure, Findings, surroundings
 from footprint import cpu_seconds, memory_of
+from prometheus_client.parser import text_string_to_metric_families
 from relay_alone import Following
 from rival_processes import library_runner
 from run import INTERRUPTED, add_common_options, parsed, run_rounds, say, tell
@@ -37,6 +39,8 @@ from muster.supervisor import StopRequested, stop_requests
 
 FOLDER = Path(__file__).parent
 LOOK_EVERY = 0.01
+# it is kept from applying anything while the topic is filled: nothing is wrong with it then
+HELD = {"STUCK_AFTER": "600"}
 WITHIN = 120.0
 LIBRARY = "library eventsourcing's runner"
 REACHED = "SELECT coalesce(sum(next_offset), 0), coalesce(min(position), 0) FROM read_model.progress"
@@ -70,7 +74,7 @@ class Projecting:
         self._findings.ratios += [("from the topic", LIBRARY), ("from the log", "from the topic")]
 
     def _consume(self) -> None:
-        with self._projector() as process:
+        with self._projector("topic") as process:
             self._wait_for(process, lambda told: told == self._ends())
             with psycopg.connect(self._stock.owner_url) as holding:
                 # what the projector locks before it applies anything
@@ -90,7 +94,7 @@ class Projecting:
         before = self._reached()
         self._change()
         self._publish()
-        with self._projector() as process:
+        with self._projector("log") as process:
             self._measure("from the log", process, before, self._ends(), 1)
 
     def _measure(
@@ -144,8 +148,10 @@ class Projecting:
         return self._stock.folder / "projector.log"
 
     @contextmanager
-    def _projector(self) -> Generator[subprocess.Popen[bytes]]:
-        environment = self._stock.environment("muster_projector", **self._topics, PROJECTOR_PORT=str(free_port()))
+    def _projector(self, source: Literal["topic", "log"]) -> Generator[subprocess.Popen[bytes]]:
+        """Raises CannotRun when it has applied, by the end, what it read elsewhere."""
+        port = free_port()
+        environment = self._stock.environment("muster_projector", **self._topics, **HELD, PROJECTOR_PORT=str(port))
         with self._log.open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "projector"],
@@ -156,9 +162,23 @@ class Projecting:
             )
         try:
             yield process
+            applied = {one: _applied(port, one) for one in ("topic", "log")}
+            if applied[source] < sum(applied.values()):
+                raise CannotRun(f"not all was read from the {source}: {applied}")
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _applied(port: int, source: str) -> float:
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    found = {
+        tuple(sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "muster_projector_applied_total"
+    }
+    return found.get((source,), 0)
 
 
 def _pair(row: Any) -> tuple[int, int]:  # noqa: ANN401 - a row

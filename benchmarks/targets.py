@@ -102,9 +102,8 @@ SECTIONS = (
     Section(
         title="4. The projector, a million rows",
         scripts=["projecting"],
-        remark="PostgreSQL merges what it has collected for the GIN indexes (roles, and the trigrams of `q`) when it is"
-        " 4 MB: the projector's own session does so, unless autovacuum is at it already. A catch-up pays for it, a"
-        " short topic may not.",
+        remark="What PostgreSQL has collected for the GIN indexes (roles, and the trigrams of `q`) is merged on another"
+        " connection meanwhile, which is more work than all the rest.",
         checks=[
             Rate(script="projecting", of="from the topic", at_least=25_000),
             Ratio(script="projecting", of="from the topic", to="library eventsourcing's runner", at_least=30),

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from events.keyring import open_keyring
 from projector.model_store import ModelStore
+from projector.pending_lists import PendingLists
 from projector.projector import Projector
 from projector.pulse import Pulse
 from runtime.database import Session
@@ -22,15 +23,10 @@ STOP_WITHIN = 10.0
 
 def create_app(settings: Settings) -> FastAPI:
     """One projector, with health and metrics over HTTP beside it. Raises BadKey."""
-    session = Session(
-        settings.database_url.get_secret_value(), application="muster projector", timeout=STATEMENT_TIMEOUT
-    )
-    reading = Session(
-        settings.database_url.get_secret_value(),
-        application="muster projector log",
-        timeout=STATEMENT_TIMEOUT,
-        reads=True,
-    )
+    url = settings.database_url.get_secret_value()
+    session = Session(url, application="muster projector", timeout=STATEMENT_TIMEOUT)
+    reading = Session(url, application="muster projector log", timeout=STATEMENT_TIMEOUT, reads=True)
+    merging = Session(url, application="muster projector merging", timeout=STATEMENT_TIMEOUT)
     store = ModelStore(
         session,
         reading,
@@ -39,10 +35,9 @@ def create_app(settings: Settings) -> FastAPI:
         partitions=settings.topic_partitions,
         parked_limit=settings.parked_limit,
     )
-    projector = Projector(settings, store)
-    beats = Session(
-        settings.database_url.get_secret_value(), application="muster projector pulse", timeout=PULSE_TIMEOUT
-    )
+    pending_lists = PendingLists(merging)
+    projector = Projector(settings, store, pending_lists)
+    beats = Session(url, application="muster projector pulse", timeout=PULSE_TIMEOUT)
     pulse = Pulse(settings, beats, projector)
     readiness = Readiness()
 
@@ -57,14 +52,17 @@ def create_app(settings: Settings) -> FastAPI:
     async def resources() -> AsyncGenerator[None]:
         projecting = asyncio.create_task(projector.run())
         beating = asyncio.create_task(pulse.run())
+        tidying = asyncio.create_task(pending_lists.run())
         try:
             yield
         finally:
             projector.stop()
             await end_within(projecting, STOP_WITHIN)
             await end_within(beating, 0)
+            await end_within(tidying, 0)
             await pulse.end()
             await beats.close()
+            await merging.close()
             await reading.close()
             await session.close()
 

@@ -25,6 +25,7 @@ from projector.model_store import (
     Published,
     VersionsMissing,
 )
+from projector.pending_lists import PendingLists
 from projector.placing import Gap, can_go_on, following
 from projector.vitals import Movement, Signs
 from runtime.failpoints import linger
@@ -58,9 +59,10 @@ class Projector(ConsumerRebalanceListener):
     (a missing version, a lost offset, a long way behind) it reads the log instead.
     """
 
-    def __init__(self, settings: Settings, store: ModelStore) -> None:
+    def __init__(self, settings: Settings, store: ModelStore, pending_lists: PendingLists) -> None:
         self._settings = settings
         self._store = store
+        self._pending_lists = pending_lists
         self._stopping = asyncio.Event()
         # where each partition stands: its next offset, and the position that is applied
         self._placed: dict[TopicPartition, Progress] = {}
@@ -288,6 +290,7 @@ class Projector(ConsumerRebalanceListener):
         else:
             self._movement.moved(_now(), found.records)
             self._set("live")
+            await self._pending_lists.added(found.records)
 
     async def _catch_up(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], *, why: str) -> None:
         """Read the log for these partitions up to its head, then go on in the topic after what that covers."""
@@ -297,6 +300,7 @@ class Projector(ConsumerRebalanceListener):
 
         async def go_on(events: int) -> bool:
             self._movement.moved(_now(), events)
+            await self._pending_lists.added(events)
             await stay(consumer, 0)
             return not self._misplaced and not self._stopping.is_set()
 
