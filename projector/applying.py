@@ -113,8 +113,8 @@ class Applier:
         """An event is in the log before it is in the topic; raises TopicAhead when it is not."""
         if position <= self._head:
             return
-        self._head = await self._store.head()
-        if not await self._store.holds(position, event_id):
+        self._head, found = await self._store.head_and_event(position)
+        if found != event_id:
             raise TopicAhead(
                 f"the topic holds position {position} (event {event_id}), which the log, ending at"
                 f" {self._head}, does not: acknowledged events were lost from the log. Restore them, or delete both"

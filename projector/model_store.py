@@ -21,6 +21,9 @@ from runtime.failpoints import failpoint
 
 PROJECT: Final = "SELECT user_id, held, got FROM read_model.project(%s::json, %s::json, %s, %s)"
 PARK: Final = "SELECT read_model.park(%s::json, NULL)"
+HEAD_AND_EVENT: Final = """
+SELECT h.position AS head, e.event_id FROM log.head h LEFT JOIN log.events e ON e.position = %s
+"""
 HELD_BACK: Final = "SELECT count(*) AS held_back FROM read_model.parked WHERE user_id IS NOT NULL AND build IS NULL"
 
 
@@ -156,12 +159,10 @@ class ModelStore:
         """Raises WrongPartitions when the log was begun with another number than this process is told."""
         await self._session.use(lambda connection: check_partitions(connection, self._partitions))
 
-    async def holds(self, position: Position, event_id: object) -> bool:
-        """Whether the log has this very event at this position."""
-        found: list[DatabaseRow] = await self._session.fetch(
-            "SELECT event_id FROM log.events WHERE position = %s", (position,)
-        )
-        return bool(found) and found[0]["event_id"] == event_id
+    async def head_and_event(self, position: Position) -> tuple[Position, UUID | None]:
+        """The log's head, and the id of the event at this position: of one moment."""
+        found: list[DatabaseRow] = await self._session.fetch(HEAD_AND_EVENT, (position,))
+        return (Position(found[0]["head"]), found[0]["event_id"]) if found else (Position(0), None)
 
     async def records_after(
         self, position: Position, limit: int, wanted: Callable[[UUID], bool]
