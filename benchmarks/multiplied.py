@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 from run import say
 
-TABLES = ("log.events", "log.user_keys", "log.email_claims", "read_model.users")
+TABLES = ("log.events", "log.user_keys", "log.email_claims", "read_model.users", "read_model.users_updated")
 # at once: as many as the server has cores for
 CONNECTIONS = 2
 SLICES = 40
@@ -42,6 +42,7 @@ COPIES = {
         "email": MARKED.format("b.email"),
         "email_canonical": MARKED.format("b.email_canonical"),
     },
+    "read_model.users_updated": {"id": COPIED.format(id="b.id")},
 }
 COLUMNS = """
 SELECT array_agg(attname ORDER BY attnum) FROM pg_attribute

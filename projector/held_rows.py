@@ -10,7 +10,7 @@ from sqlalchemy import Column, DateTime
 from sqlalchemy.dialects.postgresql import JSONB
 
 from events.histories import FETCHED_AT_ONCE, KeyRange
-from projector.judging import HeldRow
+from projector.judging import ORDERED, HeldRow
 from projector.read_model import users
 from runtime.database import Connection, Row
 
@@ -19,15 +19,21 @@ COLUMNS: Final = tuple(column for column in users.columns if column.computed is 
 DOCUMENTS: Final = tuple(column.name for column in COLUMNS if isinstance(column.type, JSONB))
 
 
-def _selected(column: Column[Any]) -> str:
+def _time(column: str) -> str:
     # as text, whatever an operator's hand has put there: Python has no moment after the year 9999
+    return f"""to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+
+
+def _selected(column: Column[Any]) -> str:
     if isinstance(column.type, DateTime):
-        return f"""to_char(u.{column.name} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS {column.name}"""
+        return f"{_time(f'u.{column.name}')} AS {column.name}"
     return f"u.{column.name}::text" if isinstance(column.type, JSONB) else f"u.{column.name}"
 
 
 IN_RANGE: Final = f"""
-SELECT u.id, {", ".join(map(_selected, COLUMNS))} FROM read_model.users u WHERE u.id BETWEEN %s AND %s ORDER BY u.id
+SELECT u.id, {", ".join(map(_selected, COLUMNS))}, {_time("o.updated_at")} AS "{ORDERED}"
+FROM read_model.users u LEFT JOIN read_model.users_updated o ON o.id = u.id
+WHERE u.id BETWEEN %s AND %s ORDER BY u.id
 """  # noqa: S608 - of the declared columns
 
 

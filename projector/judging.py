@@ -16,7 +16,10 @@ LOG: Final = "log"
 MODEL: Final = "read model"
 FIELDS: Final = tuple(field.name for field in fields(User) if field.name != "erased")
 
-# a row of read_model.users as JSON has it
+# the user's place in the order by update, which those who are deleted have none in
+ORDERED: Final = "users_updated.updated_at"
+
+# a row of read_model.users as JSON has it, with ORDERED
 HeldRow = Mapping[str, Any]
 
 
@@ -162,6 +165,7 @@ class History:
         except NoRow as error:
             yield self._of_model(str(error), entry=entry)
             return
+        expected[ORDERED] = expected["updated_at"] if expected["deleted_at"] is None else None
         found = tuple(deviations(expected, row))
         if found:
             yield self._of_model("the row is another", *found, entry=entry)

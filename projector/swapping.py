@@ -17,7 +17,8 @@ from runtime.failpoints import failpoint
 LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '200ms'"
 # every projector takes a row of it before it touches the table; rows that are added meanwhile are covered too
 STOP_PROJECTORS: Final = "LOCK TABLE read_model.progress IN EXCLUSIVE MODE"
-STOP_READERS: Final = "LOCK TABLE read_model.users IN ACCESS EXCLUSIVE MODE"
+# in the order in which they name them
+STOP_READERS: Final = "LOCK TABLE read_model.users_updated, read_model.users IN ACCESS EXCLUSIVE MODE"
 
 # who is held back from both is so from the earlier version on
 PARKED_EARLIER: Final = """

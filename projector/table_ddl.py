@@ -1,6 +1,6 @@
-"""The statements that make the declared table of users beside the live one, and put it in that one's place.
+"""The statements that make the declared tables of users beside the live ones, and put them in those ones' place.
 
-Made as the projector's role, which then owns the table.
+Made as the projector's role, which then owns the tables.
 """
 
 import hashlib
@@ -12,9 +12,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, SetTableComment
 from sqlalchemy.sql import quoted_name
 
-from projector.read_model import SHAPE, users
+from projector.read_model import SHAPE, users, users_updated
 
 NEXT: Final = "read_model.users_next"
+NEXT_UPDATED: Final = f"{NEXT}_updated"
 READERS: Final = "muster_query"
 
 _DIALECT: Final = postgresql.dialect()
@@ -31,14 +32,32 @@ BEGIN
         EXECUTE format('ALTER TABLE read_model.users RENAME CONSTRAINT %I TO %I',
             name, 'users_' || substr(name, length('users_next_') + 1));
     END LOOP;
+    FOR name IN
+        SELECT conname FROM pg_constraint
+        WHERE conrelid = 'read_model.users_updated'::regclass AND starts_with(conname, 'users_next_')
+    LOOP
+        EXECUTE format('ALTER TABLE read_model.users_updated RENAME CONSTRAINT %I TO %I',
+            name, 'users_' || substr(name, length('users_next_') + 1));
+    END LOOP;
 END
 $$
 """
+# whole or not at all: it has its key when it has its rows
+_FILL_UPDATED: Final = f"""
+DO $$
+BEGIN
+    INSERT INTO {NEXT_UPDATED} (id, updated_at)
+    SELECT id, CASE WHEN deleted_at IS NULL THEN updated_at END FROM {NEXT} ORDER BY id;
+    ALTER TABLE {NEXT_UPDATED} ADD CONSTRAINT users_next_updated_pkey PRIMARY KEY (id);
+END
+$$
+"""  # noqa: S608 - constants
 
 
-def _next_table() -> Table:
-    """The declared table under its name beside the live one, without a primary key: rows go in faster."""
-    table = users.to_metadata(MetaData(schema=users.schema), name="users_next")
+def _next_table(declared: Table) -> Table:
+    """A declared table under its name beside the live one, without a primary key: rows go in faster."""
+    name = declared.name.replace("users", "users_next", 1)
+    table = declared.to_metadata(MetaData(schema=declared.schema), name=name)
     for column in list(table.primary_key):
         column.primary_key = False
         column.nullable = False
@@ -59,34 +78,45 @@ def _next_name(index: Index) -> str:
 
 
 def created() -> Sequence[bytes]:
-    """Make the table, empty and without indexes."""
-    table = _next_table()
-    statements = [_compiled(CreateTable(table)), _compiled(SetTableComment(table))]
-    statements += [
-        f"ALTER TABLE {NEXT} ALTER COLUMN {column.name} SET STATISTICS {column.info['statistics']}".encode()
-        for column in table.columns
-        if "statistics" in column.info
-    ]
-    return [*statements, f"GRANT SELECT ON {NEXT} TO {READERS}".encode()]
+    """Make the tables, empty and without indexes."""
+    statements: list[bytes] = []
+    for declared in (users, users_updated):
+        table = _next_table(declared)
+        name = f"{table.schema}.{table.name}"
+        statements += [_compiled(CreateTable(table)), _compiled(SetTableComment(table))]
+        if fillfactor := declared.info.get("fillfactor"):
+            statements.append(f"ALTER TABLE {name} SET (fillfactor = {fillfactor})".encode())
+        statements += [
+            f"ALTER TABLE {name} ALTER COLUMN {column.name} SET STATISTICS {column.info['statistics']}".encode()
+            for column in table.columns
+            if "statistics" in column.info
+        ]
+        statements.append(f"GRANT SELECT ON {name} TO {READERS}".encode())
+    return statements
 
 
 def indexed() -> Mapping[str, bytes]:
-    """Give it its primary key, then its indexes, by their names until the swap."""
-    key = ", ".join(column.name for column in users.primary_key)
-    statements = {"users_next_pkey": f"ALTER TABLE {NEXT} ADD CONSTRAINT users_next_pkey PRIMARY KEY ({key})".encode()}
-    table = _next_table()
-    for index in _indexes(table):
-        index.name = quoted_name(_next_name(index), quote=None)
-        statements[str(index.name)] = _compiled(CreateIndex(index))
+    """Give the table of users its primary key, fill the other, then the indexes, by their names until the swap."""
+    statements = {
+        "users_next_pkey": f"ALTER TABLE {NEXT} ADD CONSTRAINT users_next_pkey PRIMARY KEY (id)".encode(),
+        "users_next_updated_pkey": _FILL_UPDATED.encode(),
+    }
+    for table in map(_next_table, (users, users_updated)):
+        for index in _indexes(table):
+            index.name = quoted_name(_next_name(index), quote=None)
+            statements[str(index.name)] = _compiled(CreateIndex(index))
     return statements
 
 
 def swapped() -> Sequence[bytes]:
-    """Put it in the live table's place, under the declared names."""
+    """Put them in the live tables' place, under the declared names."""
+    indexes = [*_indexes(users), *_indexes(users_updated)]
     return [
         b"DROP TABLE read_model.users",
+        b"DROP TABLE read_model.users_updated",
         f"ALTER TABLE {NEXT} RENAME TO users".encode(),
-        *(f"ALTER INDEX read_model.{_next_name(index)} RENAME TO {index.name}".encode() for index in _indexes(users)),
+        f"ALTER TABLE {NEXT_UPDATED} RENAME TO users_updated".encode(),
+        *(f"ALTER INDEX read_model.{_next_name(index)} RENAME TO {index.name}".encode() for index in indexes),
         _TAKE_PLACE.encode(),
     ]
 

@@ -15,7 +15,7 @@ from events.histories import Entry, KeyRange, entries_in, entry_after, key_range
 from events.keyring import Keyring
 from projector.findings import Finding
 from projector.held_rows import rows_in
-from projector.judging import MODEL, History
+from projector.judging import MODEL, ORDERED, History
 from projector.standing import Standing
 from runtime.database import Connection, Row
 from runtime.settings import Settings
@@ -34,7 +34,7 @@ SESSION: Final[tuple[LiteralString, ...]] = (
     "SET enable_bitmapscan = off",
 )
 # what follows from any event rather than from a change that it names
-OF_EVERY_EVENT: Final = frozenset({"id", "version", "position", "updated_at"})
+OF_EVERY_EVENT: Final = frozenset({"id", "version", "position", "updated_at", ORDERED})
 
 Report = Callable[[Finding], None]
 Advanced = Callable[[int], None]

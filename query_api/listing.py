@@ -17,9 +17,14 @@ from query_api.model import RECORD
 MAX_LIMIT: Final = 200
 COLUMNS: Final[Mapping[str, LiteralString]] = {
     "created_at": "u.created_at",
-    "updated_at": "u.updated_at",
+    "updated_at": "o.updated_at",
     "email": "u.email_canonical",
 }
+USERS: Final[LiteralString] = "read_model.users u"
+# the order by update is a table of its own, of those who are not deleted
+UPDATED: Final[LiteralString] = (
+    "read_model.users_updated o JOIN read_model.users u ON u.id = o.id AND o.updated_at IS NOT NULL"
+)
 # in the order in which a link has them
 FILTERS: Final[Mapping[str, LiteralString]] = {
     "email": "u.email_canonical = %(email)s",
@@ -94,16 +99,17 @@ def question_of(listing: Listing) -> Question:
     values = dict(compared)
     conditions = ["u.deleted_at IS NULL", *(FILTERS[name] for name in compared)]
     column, descending = COLUMNS[listing.sort.removeprefix("-")], listing.sort.startswith("-")
+    source, user_id = (UPDATED, "o.id") if column == COLUMNS["updated_at"] else (USERS, "u.id")
     if listing.cursor is not None:
         key, last_id = _open_cursor(listing)
         values |= {"key": key, "last_id": last_id}
-        conditions.append(f"({column}, u.id) {'<' if descending else '>'} (%(key)s, %(last_id)s)")
+        conditions.append(f"({column}, {user_id}) {'<' if descending else '>'} (%(key)s, %(last_id)s)")
     direction = "DESC" if descending else "ASC"
     place = column if column == COLUMNS["email"] else "NULL"
     # the planner must know the limit, so it is no parameter
     sql = (
-        f"SELECT {RECORD}, {place} AS place FROM read_model.users u WHERE {' AND '.join(conditions)}"  # noqa: S608 - only from above
-        f" ORDER BY {column} {direction}, u.id {direction} LIMIT {listing.limit + 1}"
+        f"SELECT {RECORD}, {place} AS place FROM {source} WHERE {' AND '.join(conditions)}"  # noqa: S608 - only from above
+        f" ORDER BY {column} {direction}, {user_id} {direction} LIMIT {listing.limit + 1}"
     )
     return Question(sql=sql.encode(), values=values, walks=not compared)
 

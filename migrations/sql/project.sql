@@ -87,21 +87,27 @@ BEGIN
 
     IF known THEN
         -- as read_model.put, whose statement is made for any table and planned anew in each call: this one's plan is kept
-        INSERT INTO read_model.users AS u (
-            id, email, email_canonical, display_name, status, roles, attributes, created_at, updated_at,
-            password_changed_at, deleted_at, version, position)
-        SELECT r.id, r.email, r.email_canonical, r.display_name, r.status, r.roles, r.attributes, r.created_at,
-            r.updated_at, r.password_changed_at, r.deleted_at, r.version, r.position
-        FROM json_populate_recordset(NULL::read_model.users, records) AS r
-        WHERE NOT EXISTS (SELECT 1 FROM read_model.parked k WHERE k.user_id = r.id AND k.build IS NULL)
-        ORDER BY r.id
-        ON CONFLICT (id) DO UPDATE SET
-            email = excluded.email, email_canonical = excluded.email_canonical, display_name = excluded.display_name,
-            status = excluded.status, roles = excluded.roles, attributes = excluded.attributes,
-            created_at = excluded.created_at, updated_at = excluded.updated_at,
-            password_changed_at = excluded.password_changed_at, deleted_at = excluded.deleted_at,
-            version = excluded.version, position = excluded.position
-        WHERE u.version < excluded.version;
+        WITH put AS (
+            INSERT INTO read_model.users AS u (
+                id, email, email_canonical, display_name, status, roles, attributes, created_at, updated_at,
+                password_changed_at, deleted_at, version, position)
+            SELECT r.id, r.email, r.email_canonical, r.display_name, r.status, r.roles, r.attributes, r.created_at,
+                r.updated_at, r.password_changed_at, r.deleted_at, r.version, r.position
+            FROM json_populate_recordset(NULL::read_model.users, records) AS r
+            WHERE NOT EXISTS (SELECT 1 FROM read_model.parked k WHERE k.user_id = r.id AND k.build IS NULL)
+            ORDER BY r.id
+            ON CONFLICT (id) DO UPDATE SET
+                email = excluded.email, email_canonical = excluded.email_canonical,
+                display_name = excluded.display_name, status = excluded.status, roles = excluded.roles,
+                attributes = excluded.attributes, created_at = excluded.created_at, updated_at = excluded.updated_at,
+                password_changed_at = excluded.password_changed_at, deleted_at = excluded.deleted_at,
+                version = excluded.version, position = excluded.position
+            WHERE u.version < excluded.version
+            RETURNING u.id, u.updated_at, u.deleted_at
+        )
+        INSERT INTO read_model.users_updated AS o (id, updated_at)
+        SELECT p.id, CASE WHEN p.deleted_at IS NULL THEN p.updated_at END FROM put p
+        ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at;
     ELSIF json_array_length(records) > 0 THEN
         PERFORM read_model.put('read_model.users', records, NULL);
     END IF;

@@ -2,8 +2,8 @@
 --
 -- target: read_model.users, or the table of a build. records: a JSON array of objects whose keys are the table's
 -- columns; what a table does not have is passed over. Users who are parked for `build` (null: in the live table) are left
--- as they are.
-CREATE FUNCTION read_model.put(target regclass, records json, build bigint) RETURNS void
+-- as they are. The order by update, in the table whose name has `_updated` behind it, follows.
+CREATE OR REPLACE FUNCTION read_model.put(target regclass, records json, build bigint) RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off
 SET enable_hashjoin = off
@@ -21,13 +21,19 @@ BEGIN
     WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
 
     EXECUTE format(
-        'INSERT INTO %1$s AS u (%2$s)'
-        ' SELECT %2$s FROM json_populate_recordset(NULL::%1$s, $1) AS r'
-        ' WHERE NOT EXISTS ('
-        '     SELECT 1 FROM read_model.parked k WHERE k.user_id = r.id AND k.build IS NOT DISTINCT FROM $2)'
-        ' ORDER BY r.id'
-        ' ON CONFLICT (id) DO UPDATE SET %3$s WHERE u.version < excluded.version',
-        target, names, assignments)
+        'WITH put AS ('
+        '     INSERT INTO %1$s AS u (%2$s)'
+        '     SELECT %2$s FROM json_populate_recordset(NULL::%1$s, $1) AS r'
+        '     WHERE NOT EXISTS ('
+        '         SELECT 1 FROM read_model.parked k WHERE k.user_id = r.id AND k.build IS NOT DISTINCT FROM $2)'
+        '     ORDER BY r.id'
+        '     ON CONFLICT (id) DO UPDATE SET %3$s WHERE u.version < excluded.version'
+        '     RETURNING u.id, u.updated_at, u.deleted_at'
+        ' )'
+        ' INSERT INTO %4$s AS o (id, updated_at)'
+        ' SELECT p.id, CASE WHEN p.deleted_at IS NULL THEN p.updated_at END FROM put p'
+        ' ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at',
+        target, names, assignments, (target::text || '_updated')::regclass)
     USING records, build;
 END
 $$;

@@ -40,6 +40,7 @@ IDENTITY = [
 ]
 READ_MODEL = [
     "read_model.users",
+    "read_model.users_updated",
     "read_model.progress",
     "read_model.builds",
     "read_model.build_ranges",
@@ -109,6 +110,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         **dict.fromkeys(READ_MODEL, ALL_BUT_TRUNCATE),
         # a rebuild puts another in its place
         "read_model.users": set(PRIVILEGES),
+        "read_model.users_updated": set(PRIVILEGES),
     },
 }
 # of the log's tree all but the key that signs

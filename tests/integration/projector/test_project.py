@@ -12,6 +12,7 @@ import pytest
 from psycopg import errors
 from psycopg.rows import dict_row
 
+from migrations.files import SQL
 from projector import table_ddl
 from projector.model_store import PROJECT
 from projector.read_model import SHAPE
@@ -174,6 +175,57 @@ def test_an_older_version_replaces_nothing(projector: Connection, owner: Connect
     assert project(projector, [row(ADA, 3)], step(0, 0, 5), strict=False) == []
     assert project(projector, [row(ADA, 2)], step(0, 5, 6)) == []
     assert (shown(owner), offsets(owner)) == ({ADA: "version 3"}, [6, 0])
+
+
+def test_the_order_by_update_follows_the_rows(projector: Connection, owner: Connection) -> None:
+    times = [f"2026-01-0{day}T00:00:00.000000Z" for day in range(1, 6)]
+    rows = [row(ADA, 2, updated_at=times[1]), row(BOB, 1, updated_at=times[2])]
+    assert project(projector, rows, step(0, 0, 5), strict=False) == []
+    assert ordered(owner) == {ADA: times[1], BOB: times[2]}
+    gone = row(BOB, 2, updated_at=times[4], deleted_at=times[4], email=None, roles=None)
+    rows = [row(ADA, 1, updated_at=times[0]), gone]
+    assert project(projector, rows, step(0, 5, 6)) == []
+    assert ordered(owner) == {ADA: times[1], BOB: None}
+    assert project(projector, [row(ADA, 3, updated_at=times[3])], step(0, 6, 7)) == []
+    assert ordered(owner) == {ADA: times[3], BOB: None}
+
+
+def test_the_migration_fills_the_order_by_update(projector: Connection, owner: Connection) -> None:
+    gone = row(BOB, 1, deleted_at=AT, email=None)
+    assert project(projector, [row(ADA, 1), gone], step(0, 0, 5)) == []
+    owner.execute("DROP TABLE read_model.users_updated")
+    owner.execute("CREATE INDEX users_updated_at_idx ON read_model.users (updated_at, id)")
+    owner.execute((SQL / "updated_order.sql").read_bytes())
+    assert ordered(owner) == {ADA: AT, BOB: None}
+    assert project(projector, [row(ADA, 2, updated_at="2026-01-02T00:00:00.000000Z")], step(0, 5, 6)) == []
+    assert ordered(owner) == {ADA: "2026-01-02T00:00:00.000000Z", BOB: None}
+
+
+def ordered(owner: Connection) -> dict[UUID, str | None]:
+    rows = owner.execute("""
+        SELECT id, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at
+        FROM read_model.users_updated
+    """)
+    return {row["id"]: row["at"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("changes", "hot"),
+    [({"attributes": {"n": 1}}, 1), ({"password_changed_at": None}, 1), ({"display_name": "other"}, 0)],
+)
+def test_a_change_makes_new_entries_only_in_indexes_of_what_it_changes(
+    projector: Connection, owner: Connection, changes: dict[str, object], hot: int
+) -> None:
+    before = row(ADA, 1)
+    assert project(projector, [before], step(0, 0, 1)) == []
+    after: Row = {**before, "version": 2, "first": 2, "updated_at": "2026-01-02T00:00:00.000000Z", **changes}
+    assert project(projector, [after], step(0, 1, 2)) == []
+    projector.execute("SELECT pg_stat_force_next_flush()")
+    [found] = owner.execute("""
+        SELECT n_tup_upd AS updated, n_tup_hot_upd AS hot FROM pg_stat_user_tables
+        WHERE relid = 'read_model.users'::regclass
+    """).fetchall()
+    assert found == {"updated": 1, "hot": hot}
 
 
 @pytest.mark.parametrize("moved", [[step(0, 0, 5), step(1, 3, 5)], [step(0, 0, 5), step(2, 0, 5)]])

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import LiteralString
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -43,6 +44,24 @@ async def test_a_changed_column_is_explained_by_the_event_that_set_it(projected:
     ]
     assert finding.entry is not None
     assert (finding.entry.position, finding.entry.version) == (place, event.user.version)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "UPDATE read_model.users_updated SET updated_at = '2020-01-01' WHERE id = %s",
+        "UPDATE read_model.users_updated SET updated_at = NULL WHERE id = %s",
+        "DELETE FROM read_model.users_updated WHERE id = %s",
+    ],
+)
+async def test_a_user_at_another_place_in_the_order_by_update_is_found(
+    projected: Projected, fault: LiteralString
+) -> None:
+    user_id = projected.with_events(2)
+    projected.owner.execute(fault, (user_id,))
+    finding = only(await projected.findings())
+    assert (finding.place, finding.user_id) == ("read model", user_id)
+    assert [one.name for one in finding.deviations] == ["users_updated.updated_at"]
 
 
 @pytest.mark.parametrize(
