@@ -103,7 +103,7 @@ SECTIONS = (
         title="4. The projector, a million rows",
         scripts=["projecting"],
         remark="What PostgreSQL has collected for the GIN indexes (roles, and the trigrams of `q`) is merged on another"
-        " connection meanwhile, which is more work than all the rest.",
+        " connection meanwhile.",
         checks=[
             Rate(script="projecting", of="from the topic", at_least=25_000),
             Ratio(script="projecting", of="from the topic", to="library eventsourcing's runner", at_least=30),

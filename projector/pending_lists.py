@@ -15,12 +15,12 @@ from runtime.failures import OutcomeUnknown, Unavailable
 from runtime.logs import logger
 from runtime.pacing import wait_at_most
 
-# rows that are merged together: more of them cost less each, and searches more
-ENOUGH: Final = 2000
+# rows that are merged together: more of them cost less each, and searches more; these fill no list of 4 MB
+ENOUGH: Final = 5000
 # seconds after which fewer are, too
 EVERY: Final = 5.0
 # rows that may wait before whoever adds more has to
-MOST: Final = 20_000
+MOST: Final = 25_000
 # seconds that they wait
 PATIENCE: Final = 5.0
 
