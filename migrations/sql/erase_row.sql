@@ -4,7 +4,7 @@
 -- record: the row, as read_model.put takes it. known: email, email_canonical, display_name and attributes as the log had
 -- them last, as far as it can be read: where the planner's statistics quote one of them, they are made anew.
 -- Gives how many rows there were, by place.
-CREATE FUNCTION read_model.erase(erased uuid, record json, known json) RETURNS jsonb
+CREATE OR REPLACE FUNCTION read_model.erase(erased uuid, record json, known json) RETURNS jsonb
 LANGUAGE plpgsql
 -- as the owner of these tables, for a caller who may do nothing else with them
 SECURITY DEFINER
@@ -44,6 +44,10 @@ BEGIN
                 'INSERT INTO read_model.users_next (%1$s)'
                 ' SELECT %1$s FROM json_populate_record(NULL::read_model.users_next, $1)', names)
             USING record;
+        END IF;
+        -- the order by update may be filled already; a build of an earlier version has none
+        IF to_regclass('read_model.users_next_updated') IS NOT NULL THEN
+            EXECUTE 'UPDATE read_model.users_next_updated SET updated_at = NULL WHERE id = $1' USING erased;
         END IF;
     END IF;
     FOR quoting IN

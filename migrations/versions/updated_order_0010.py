@@ -7,7 +7,7 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
-FILES = ("updated_order", "project", "put")
+FILES = ("updated_order", "project", "put", "erase_row")
 
 
 def upgrade() -> None:
