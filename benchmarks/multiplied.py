@@ -127,7 +127,7 @@ def _multiply(database_url: str, table: str, times: int) -> int:
 def _kept(connection: psycopg.Connection, table: str) -> tuple[sql.Identifier, int]:
     """The rows that are there, numbered in a table of their own; and how many they are."""
     base = sql.Identifier("seed", table.replace(".", "_"))
-    order = "position" if table in POSITIONS else "user_id"
+    order = "position" if table in POSITIONS else "user_id" if "user_id" in COPIES[table] else "id"
     connection.execute("CREATE SCHEMA IF NOT EXISTS seed")
     connection.execute(
         sql.SQL("CREATE UNLOGGED TABLE {} AS SELECT row_number() OVER (ORDER BY {}) AS place, t.* FROM {} t").format(

@@ -162,23 +162,23 @@ class Projecting:
             )
         try:
             yield process
-            applied = {one: _applied(port, one) for one in ("topic", "log")}
-            if applied[source] < sum(applied.values()):
+            applied = _applied(port)
+            if applied.get(source, 0) < sum(applied.values()):
                 raise CannotRun(f"not all was read from the {source}: {applied}")
         finally:
             process.terminate()
             process.wait(30)
 
 
-def _applied(port: int, source: str) -> float:
+def _applied(port: int) -> dict[str, float]:
+    """Events that a projector has applied, by where it read them."""
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
-    found = {
-        tuple(sample.labels.values()): sample.value
+    return {
+        sample.labels["source"]: sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
         if sample.name == "muster_projector_applied_total"
     }
-    return found.get((source,), 0)
 
 
 def _pair(row: Any) -> tuple[int, int]:  # noqa: ANN401 - a row

@@ -38,21 +38,17 @@ class PendingLists:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._rows = 0
+        # rows that were written, and may not be merged yet
+        self.unmerged = 0
         self._enough = asyncio.Event()
         self._merged = asyncio.Event()
 
-    @property
-    def unmerged(self) -> int:
-        """Rows that were written, and may not be merged yet."""
-        return self._rows
-
     async def added(self, rows: int) -> None:
         """Tell of rows that were written; waits a while when too many are not merged yet."""
-        self._rows += rows
-        if self._rows >= ENOUGH:
+        self.unmerged += rows
+        if self.unmerged >= ENOUGH:
             self._enough.set()
-        if self._rows >= MOST:
+        if self.unmerged >= MOST:
             self._merged.clear()
             await wait_at_most(self._merged, PATIENCE)
 
@@ -60,8 +56,8 @@ class PendingLists:
         while True:
             await wait_at_most(self._enough, EVERY)
             self._enough.clear()
-            if self._rows:
-                await self._merge(self._rows)
+            if self.unmerged:
+                await self._merge(self.unmerged)
 
     async def _merge(self, rows: int) -> None:
         try:
@@ -69,5 +65,5 @@ class PendingLists:
         except (Unavailable, OutcomeUnknown, psycopg.Error) as error:
             # nothing depends on it: PostgreSQL does it when the list is long, or a rebuild has just replaced the table
             log.warning("pending lists not merged", reason=f"{type(error).__name__}: {error}")
-        self._rows -= rows
+        self.unmerged -= rows
         self._merged.set()

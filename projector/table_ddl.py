@@ -23,21 +23,16 @@ _DIALECT: Final = postgresql.dialect()
 _TAKE_PLACE: Final = """
 DO $$
 DECLARE
+    relation regclass;
     name text;
 BEGIN
-    FOR name IN
-        SELECT conname FROM pg_constraint
-        WHERE conrelid = 'read_model.users'::regclass AND starts_with(conname, 'users_next_')
+    FOR relation, name IN
+        SELECT conrelid, conname FROM pg_constraint
+        WHERE conrelid IN ('read_model.users'::regclass, 'read_model.users_updated'::regclass)
+            AND starts_with(conname, 'users_next_')
     LOOP
-        EXECUTE format('ALTER TABLE read_model.users RENAME CONSTRAINT %I TO %I',
-            name, 'users_' || substr(name, length('users_next_') + 1));
-    END LOOP;
-    FOR name IN
-        SELECT conname FROM pg_constraint
-        WHERE conrelid = 'read_model.users_updated'::regclass AND starts_with(conname, 'users_next_')
-    LOOP
-        EXECUTE format('ALTER TABLE read_model.users_updated RENAME CONSTRAINT %I TO %I',
-            name, 'users_' || substr(name, length('users_next_') + 1));
+        EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I',
+            relation, name, 'users_' || substr(name, length('users_next_') + 1));
     END LOOP;
 END
 $$
@@ -97,8 +92,9 @@ def created() -> Sequence[bytes]:
 
 def indexed() -> Mapping[str, bytes]:
     """Give the table of users its primary key, fill the other, then the indexes, by their names until the swap."""
+    key = ", ".join(column.name for column in users.primary_key)
     statements = {
-        "users_next_pkey": f"ALTER TABLE {NEXT} ADD CONSTRAINT users_next_pkey PRIMARY KEY (id)".encode(),
+        "users_next_pkey": f"ALTER TABLE {NEXT} ADD CONSTRAINT users_next_pkey PRIMARY KEY ({key})".encode(),
         "users_next_updated_pkey": _FILL_UPDATED.encode(),
     }
     for table in map(_next_table, (users, users_updated)):
