@@ -2,7 +2,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import Header, Request
@@ -10,10 +10,9 @@ from fastapi import Header, Request
 from events.partitioning import partition_of
 from query_api.lookout import Lookout
 from query_api.projection import age, living_projectors
-from query_api.standing import Glance, PartitionStanding, Standing
+from query_api.standing import PartitionStanding, Standing
 from runtime.problems import Fault, Problem
 
-POLL: Final = 0.005
 # seconds after which who still waits is looked after more closely, and then how often
 CLOSER_LOOK_AFTER, CLOSER_LOOK_EVERY = 0.1, 1.0
 WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,6})"?')
@@ -76,9 +75,10 @@ class Freshness:
         deadline, closer_look = now + bound, now + CLOSER_LOOK_AFTER
         whose = user_id
         first = True
+        glance = await self._lookout.glance_or_seen()
+        partition = None if user_id is None else partition_of(user_id, len(glance.reached))
         while True:
-            glance = await self._lookout.glance()
-            fresh = _reached(glance, user_id) >= asked.position
+            fresh = glance.reached_by(partition) >= asked.position
             standing: Standing | None = None
             now = loop.time()
             if not fresh and now >= min(deadline, closer_look):
@@ -98,13 +98,9 @@ class Freshness:
             if standing is not None and now >= deadline:
                 raise _late(asked, standing, user_id)
             first = False
-            await asyncio.sleep(POLL)
-
-
-def _reached(glance: Glance, user_id: UUID | None) -> int:
-    if user_id is None:
-        return min(glance.reached)
-    return glance.reached[partition_of(user_id, len(glance.reached))]
+            glance = await self._lookout.glance_at(
+                asked.position, partition, seconds=min(deadline, closer_look) - loop.time()
+            )
 
 
 def _concerned(standing: Standing, user_id: UUID | None) -> Sequence[PartitionStanding]:

@@ -1,4 +1,7 @@
+import asyncio
+import contextlib
 from collections.abc import Sequence
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -9,6 +12,8 @@ from runtime.database import Session
 from runtime.failures import Unavailable
 
 MANY = 100_000
+# between the glances for those who wait
+POLL: Final = 0.005
 
 
 class Lookout:
@@ -24,9 +29,38 @@ class Lookout:
         self._partitions = partitions
         self._glances: Batcher[None, Glance] = Batcher(self._glance, limit=MANY, queue_limit=MANY, timeout=timeout)
         self._looks: Batcher[None, Standing] = Batcher(self._look, limit=MANY, queue_limit=MANY, timeout=timeout)
+        # who waits, for which position of which partition (of all, if None): one of them all looks, not each
+        self._waiting: dict[asyncio.Future[Glance | Exception], tuple[int | None, int]] = {}
+        self._watching: asyncio.Task[None] | None = None
+        self._seen: Glance | None = None
 
     async def glance(self) -> Glance:
         return await self._glances.submit(None)
+
+    async def glance_or_seen(self) -> Glance:
+        """As `glance`; while somebody waits, and nobody is held back, what was last seen for them."""
+        seen = self._seen
+        return await self.glance() if seen is None or seen.held else seen
+
+    async def glance_at(self, position: int, partition: int | None, *, seconds: float) -> Glance:
+        """The first glance to come by which the partition, or all of them, is at `position`, or somebody is held back.
+
+        After `seconds` without one, the newest.
+        """
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting[waiting] = partition, position
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+        try:
+            async with asyncio.timeout(seconds):
+                found = await waiting
+        except TimeoutError:
+            return await self.glance()
+        finally:
+            del self._waiting[waiting]
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     async def look(self) -> Standing:
         return await self._looks.submit(None)
@@ -37,8 +71,28 @@ class Lookout:
         return rows[0]["user_id"] if rows else None
 
     async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
         await self._glances.close()
         await self._looks.close()
+
+    async def _watch(self) -> None:
+        """Look for all who wait, as long as anybody does."""
+        try:
+            while self._waiting:
+                await asyncio.sleep(POLL)
+                found: Glance | Exception
+                try:
+                    found = self._seen = await self.glance()
+                except Exception as error:  # noqa: BLE001 - it is for those who wait, and they raise it
+                    found, self._seen = error, None
+                for waiting, (partition, position) in self._waiting.items():
+                    if not waiting.done() and _answers(found, partition, position):
+                        waiting.set_result(found)
+        finally:
+            self._watching = self._seen = None
 
     async def _glance(self, asked: Sequence[None]) -> list[Glance | Exception]:
         glance = await self._glancing.use(lambda connection: read_glance(connection, self._topic, self._partitions))
@@ -53,3 +107,7 @@ class Lookout:
             # not migrated yet, or a role without its rights: what is not known is never called healthy
             raise Unavailable(f"where the projection stands: {error}") from error
         return [standing] * len(asked)
+
+
+def _answers(found: Glance | Exception, partition: int | None, position: int) -> bool:
+    return isinstance(found, Exception) or bool(found.held) or found.reached_by(partition) >= position

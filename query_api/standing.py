@@ -97,6 +97,10 @@ class Glance:
     reached: Sequence[int]
     held: Mapping[UUID, int]
 
+    def reached_by(self, partition: int | None) -> int:
+        """The position that one partition has reached, or all of them."""
+        return min(self.reached) if partition is None else self.reached[partition]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionStanding:

@@ -7,10 +7,14 @@ import psycopg
 import pytest
 
 from events.partitioning import partition_of
+from query_api.app import create_app
+from tests.apps import client_of
 from tests.calls import codes, create, errors
-from tests.databases import PARTITIONS
+from tests.databases import PARTITIONS, MakeSettings, as_role
 from tests.people import ADA, ADA_ID
+from tests.proxy import proxy_to
 from tests.read_model import ReadModel
+from tests.waiting import aeventually
 
 Owner = psycopg.Connection[dict[str, Any]]
 PATH = f"/users/{ADA_ID}"
@@ -137,6 +141,59 @@ async def test_those_who_wait_lock_nothing(queries: httpx.AsyncClient, model: Re
     assert open_transactions == [{"count": 0}]
     model.stand(HOME, offset=2, position=7)
     assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {404}
+
+
+async def test_each_of_those_who_wait_is_answered_when_theirs_comes(
+    queries: httpx.AsyncClient, model: ReadModel
+) -> None:
+    for partition in range(PARTITIONS):
+        model.stand(partition, offset=1, position=6)
+
+    def ask(path: str, position: int) -> asyncio.Task[httpx.Response]:
+        return asyncio.create_task(asked(queries, path, position, "wait=20"))
+
+    users = [ask(PATH, position) for position in (7, 8, 9)]
+    everybody = ask("/users", 7)
+    gone = ask(PATH, 9)
+    await asyncio.sleep(0.2)
+    gone.cancel()
+    model.stand(HOME, offset=2, position=8)
+    assert {answer.status_code for answer in await asyncio.gather(*users[:2])} == {404}
+    # who comes while others wait is told at once of what is there
+    assert (await asked(queries, PATH, 8, "wait=20")).status_code == 404
+    assert [users[2].done(), everybody.done()] == [False, False]
+    for partition in OTHERS:
+        model.stand(partition, offset=2, position=7)
+    assert (await everybody).status_code == 200
+    assert not users[2].done()
+    model.stand(HOME, offset=3, position=9)
+    assert (await users[2]).status_code == 404
+
+
+async def test_those_who_wait_are_told_of_a_database_that_is_gone(
+    make_settings: MakeSettings, database_url: str, model: ReadModel
+) -> None:
+    model.stand(HOME, offset=1, position=6)
+    async with proxy_to(database_url) as (proxy, url):
+        settings = make_settings("muster_query", database_url=as_role(url, "muster_query"), read_timeout=1)
+        async with client_of(create_app(settings)) as queries:
+            # a token that was never seen before could not be verified without the database
+            assert (await asked(queries, PATH, 6)).status_code == 404
+            waiting = [asyncio.create_task(asked(queries, PATH, 7, "wait=20")) for _ in range(20)]
+            await asyncio.sleep(0.2)
+            assert not any(one.done() for one in waiting)
+            await proxy.refuse()
+            for answer in await asyncio.gather(*waiting):
+                assert codes(answer, 503) == ["unavailable"]
+            await proxy.start()
+
+            async def back() -> bool:
+                return (await asked(queries, PATH, 6)).status_code == 404
+
+            await aeventually(back, what="the database is back")
+            again = asyncio.create_task(asked(queries, PATH, 7, "wait=20"))
+            model.stand(HOME, offset=2, position=7)
+            assert (await again).status_code == 404
 
 
 @pytest.mark.parametrize("position", ["-1", "x", "1.5", "", str(2**63), "9" * 5000])

@@ -6,6 +6,7 @@ import psycopg
 
 from events.user import Status
 from events.wire import user_to_wire
+from query_api.model import BY_ID
 from tests.calls import codes, errors
 from tests.people import ADA, ADA_ID, LATER, NOON
 from tests.read_model import ReadModel
@@ -47,6 +48,14 @@ async def test_an_unchanged_user_is_not_sent_again(queries: httpx.AsyncClient, m
         assert (await queries.get(PATH, headers={"If-None-Match": other})).status_code == 200
     two_lines = [("If-None-Match", '"1"'), ("If-None-Match", '"3"')]
     assert (await queries.get(PATH, headers=two_lines)).status_code == 304
+
+
+def test_users_are_looked_up_by_the_index_though_the_plan_was_made_when_there_were_none(owner: Owner) -> None:
+    owner.execute("SET plan_cache_mode = force_generic_plan")
+    owner.execute(f"PREPARE by_id (uuid[]) AS {BY_ID.replace('%s', '$1')}".encode())
+    plan = str(owner.execute(f"EXPLAIN EXECUTE by_id ('{{{ADA_ID}}}')".encode()).fetchall())
+    assert "Index Scan using users_pkey" in plan
+    assert "Seq Scan" not in plan
 
 
 async def test_a_user_who_never_was_is_not_found(queries: httpx.AsyncClient) -> None:
