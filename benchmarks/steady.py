@@ -4,8 +4,9 @@
 
 A process is flat if the line fitted through its resident memory over the second half of the time rises by no more than
 2 % of where it begins, or by no more than 1 MiB. The first half is for caches to fill and for the allocator to find its
-size. Of PostgreSQL all processes are counted together, and what they share once (PSS): its buffers are full when as
-much was read. The embedded broker keeps what it is sent in memory: only an Apache Kafka is to be judged.
+size. Of PostgreSQL all processes are counted together, without the buffers that they share: it is told how many there
+may be, and each page that is read for the first time takes one. The embedded broker keeps what it is sent in memory:
+only an Apache Kafka is to be judged.
 """
 
 import argparse
@@ -67,6 +68,8 @@ class Steady:
         self._first = itertools.count(NUMBERS, NUMBERS)
         # of the last round, by process: minutes and MiB
         self._samples: dict[str, list[tuple[float, float]]] = {}
+        # MiB of its buffers that PostgreSQL has taken
+        self._shared: list[float] = []
 
     def prepare(self) -> None:
         with started_client("load.py", asdict(self._load("create", seconds=300, limit=self._users))) as client:
@@ -89,13 +92,14 @@ class Steady:
                 f"{name:24}{samples[0][1]:>10.1f}{trend.begin:>10.1f}{samples[-1][1]:>10.1f}"
                 f"{trend.a_minute:>10.3f}{trend.rise:>8.2f}  {verdict}"
             )
+        lines.append(f"{'buffers of postgres':24}{self._shared[0]:>10.1f}{'':10}{self._shared[-1]:>10.1f}")
         print("\n".join(lines) + "\n")
         self._findings.details["memory"] = {
             name: {"samples": samples, **asdict(Trend.of(samples))} for name, samples in self._samples.items()
         }
 
     def _watch(self) -> None:
-        self._samples = {}
+        self._samples, self._shared = {}, []
         seconds = self._minutes * 60
         loads = {
             kind: self._load(kind, seconds=seconds, limit=None) for kind in ("create", "update", "get by id", "list")
@@ -121,8 +125,13 @@ class Steady:
         for name, pid in self._stack.pids.items():
             if name == "bare":
                 continue
-            shared = name == "postgres"
-            found = sum(_memory_of(one, "Pss") for one in _family(pid)) if shared else _memory_of(pid, "Rss")
+            if name == "postgres":
+                family = _family(pid)
+                shared = sum(_memory_of(one, "Pss_Shmem") for one in family)
+                found = sum(_memory_of(one, "Pss") for one in family) - shared
+                self._shared.append(shared)
+            else:
+                found = _memory_of(pid, "Rss")
             self._samples.setdefault(name, []).append((minutes, found))
 
     def _load(self, kind: str, *, seconds: float, limit: int | None) -> Load:
@@ -159,7 +168,7 @@ def _family(pid: int) -> list[int]:
         return [pid]
 
 
-def _memory_of(pid: int, measure: Literal["Rss", "Pss"]) -> float:
+def _memory_of(pid: int, measure: Literal["Rss", "Pss", "Pss_Shmem"]) -> float:
     """MiB; nothing of a process that has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()

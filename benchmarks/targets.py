@@ -136,8 +136,8 @@ SECTIONS = (
         title="7. Growth, from 100,000 to 10 million events, and memory over minutes of full load",
         scripts=["growth", "steady"],
         checks=[Named(script="growth", at_most=1.5), Flat(script="steady", share=0.02, mib=1)],
-        remark="A ratio is what an operation costs with the big log over what it costs with the small one. PostgreSQL"
-        " may take 2 GB of buffers, which fill as long as there are pages that it has not read yet.",
+        remark="A ratio is what an operation costs with the big log over what it costs with the small one. PostgreSQL's"
+        " shared buffers are not counted: it may take 2 GB, which fill as pages are read for the first time.",
     ),
     Section(title="8. Two processes of each API", scripts=["scaling"], checks=[Named(script="scaling")]),
 )

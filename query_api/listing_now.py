@@ -15,6 +15,9 @@ from runtime.failures import Overloaded, Unavailable
 # connections for walks along an index, which are short, and for searches, which may not be
 WALKS, SEARCHES = 2, 3
 READ_ONLY: Final = "-c default_transaction_read_only=on"
+# The order's own index, whatever the planner believes: a plan that was made while there were few users, or before
+# PostgreSQL has analysed them, read and sorted all of them for each page.
+BY_ORDER: Final = " ".join(f"-c enable_{way}=off" for way in ("sort", "seqscan", "bitmapscan", "hashjoin", "mergejoin"))
 # which index serves a filter depends on how common its value is
 PLANNED_ANEW: Final = "-c plan_cache_mode=force_custom_plan"
 
@@ -36,7 +39,7 @@ class Lists:
     def __init__(self, url: str, *, timeout: float, queue_limit: int) -> None:
         self._timeout = timeout
         self._queue_limit = queue_limit
-        self._walks = _Lanes(url, options=READ_ONLY, number=WALKS, timeout=timeout)
+        self._walks = _Lanes(url, options=f"{READ_ONLY} {BY_ORDER}", number=WALKS, timeout=timeout)
         self._searches = _Lanes(url, options=f"{READ_ONLY} {PLANNED_ANEW}", number=SEARCHES, timeout=timeout)
         self._waiting: dict[Listing, asyncio.Task[PageNow]] = {}
         self._under_way: dict[Listing, asyncio.Task[PageNow]] = {}

@@ -1,12 +1,20 @@
 from dataclasses import replace
+from typing import Any, get_args
+from uuid import UUID
 
 import httpx
+import psycopg
+import pytest
 
 from events.user import Status
+from query_api.listing import Listing, Sort, cursor_after, question_of
+from query_api.listing_now import BY_ORDER
 from tests.calls import errors
 from tests.integration.query_api.conftest import MakeUser
 from tests.people import LATER, NOON
 from tests.read_model import ReadModel
+
+Owner = psycopg.Connection[dict[str, Any]]
 
 
 async def names(queries: httpx.AsyncClient, **parameters: object) -> list[str]:
@@ -98,6 +106,24 @@ async def test_a_list_is_sorted(queries: httpx.AsyncClient, model: ReadModel, ma
     }
     for sort, order in orders.items():
         assert await names(queries, sort=sort) == [f"User {number}" for number in order]
+
+
+@pytest.mark.parametrize("sort", get_args(Sort))
+@pytest.mark.parametrize("analysed", [True, False])
+def test_a_list_walks_its_order_though_the_plan_was_made_when_there_were_none(
+    database_url: str, owner: Owner, sort: Sort, *, analysed: bool
+) -> None:
+    if analysed:
+        owner.execute("ANALYZE read_model.users, read_model.users_updated")
+    first = Listing.model_validate({"sort": sort})
+    key = NOON.isoformat() if sort.endswith("_at") else "ada@example.com"
+    with psycopg.connect(database_url, options=BY_ORDER) as connection:
+        for listing in (first, first.model_copy(update={"cursor": cursor_after(first, key, str(UUID(int=1)))})):
+            question = question_of(listing)
+            assert question.walks
+            plan = str(connection.execute(b"EXPLAIN " + question.sql, question.values).fetchall())
+            assert "Sort" not in plan
+            assert "Index Scan" in plan
 
 
 async def test_a_change_moves_a_user_to_its_new_place(
