@@ -63,7 +63,8 @@ def wire_type(type_name: str, version: int) -> str:
     return f"muster.{type_name}.v{version}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# not frozen: with that, making one would take twice as long, and two are made of each event
+@dataclass(slots=True, kw_only=True)
 class Envelope:
     key: bytes
     value: bytes | None

@@ -19,7 +19,12 @@ class WrongPartitions(Exception):
 
 def partition_of(user_id: UUID, partitions: int) -> int:
     """The partition of a user's events, the same in both topics: CRC-32 of the key, as librdkafka's `consistent`."""
-    return zlib.crc32(str(user_id).encode()) % partitions
+    return partition_of_key(str(user_id).encode(), partitions)
+
+
+def partition_of_key(key: bytes, partitions: int) -> int:
+    """As `partition_of`, by the key of the user's records."""
+    return zlib.crc32(key) % partitions
 
 
 async def check_partitions(connection: Connection, partitions: int) -> None:

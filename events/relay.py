@@ -17,7 +17,7 @@ from events.keyring import Keyring, WrongKey
 from events.leadership import Leader, Office
 from events.outgoing import Encoder, Outgoing, outgoing_after
 from events.parked import ParkedUsers, TooManyParked, stretch_before
-from events.partitioning import check_partitions, fix_partitions, partition_of
+from events.partitioning import check_partitions, fix_partitions, partition_of, partition_of_key
 from events.publication import Channel, TopicAhead, read_back, save
 from events.reader import events_of
 from events.recording import Position
@@ -222,7 +222,7 @@ class Relay(Leader):
         return records
 
     def _places(self, one: Outgoing) -> tuple[tuple[TopicPartition, Envelope], tuple[TopicPartition, Envelope]]:
-        number = partition_of(one.user_id, self._settings.topic_partitions)
+        number = partition_of_key(one.history.key, self._settings.topic_partitions)
         return (self._history[number], one.history), (self._snapshot[number], one.snapshot)
 
     async def _check(self, reader: AIOKafkaConsumer, channels: dict[TopicPartition, Channel]) -> None:
