@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
 
@@ -46,6 +47,8 @@ _STATUSES: Final = frozenset(status.value for status in Status)
 # of a record, what is not personal: id, version, status, roles and the times
 _OPEN_FIELDS: Final = 4 + len(TIMES)
 _CHANGE: Final = frozenset({"old", "new"})
+# fields whose values are not written just as they are stored
+_CHECKED: Final = frozenset({*TIMES, "roles", "status"})
 _METADATA: Final = frozenset({"actor", "request_id", "correlation_id", "causation_id", "traceparent", "reason"})
 _ACTOR: Final = frozenset({"subject", "kind", "session"})
 
@@ -189,7 +192,7 @@ def _changes(plain: Mapping[str, Any], personal: Mapping[str, Any]) -> dict[str,
     changes: dict[str, dict[str, Any]] = {}
     for name, change in chain(plain.items(), personal.items()):
         old, new = change["old"], change["new"]
-        if change.keys() != _CHANGE or not (_is_plain(name, old) and _is_plain(name, new)):
+        if len(change) != len(_CHANGE) or (name in _CHECKED and not (_is_plain(name, old) and _is_plain(name, new))):
             return None
         changes[name] = {"old": old, "new": new}
     return changes
@@ -202,9 +205,11 @@ def _is_plain(name: str, value: Any) -> bool:  # noqa: ANN401 - a field's value
         return _is_time(value)
     if name == "roles":
         return type(value) is list  # pyright: ignore[reportUnknownArgumentType]
-    return name != "status" or value in _STATUSES
+    return value in _STATUSES
 
 
+# an event has the same moment in several places
+@lru_cache(maxsize=64)
 def _is_time(text: str) -> bool:
     """Whether events.wire.time_to_wire would write this moment so. Raises TypeError and ValueError for no moment."""
     datetime.fromisoformat(text)
