@@ -26,6 +26,7 @@ from query_api.listing import Listing, cursor_after
 
 QUERY, BARE = "query_api", "bare"
 ANYWHERE = "page of 50, another each, 32"
+CHANGED_LAST = "page of admins, changed last first, 32 connections"
 PLACES = "SELECT created_at, id FROM read_model.users WHERE id = ANY(%s::uuid[]) ORDER BY random()"
 # name, process, path, further headers, connections; the searched names have one owner each. At more connections the
 # guide's app stands still (rivals/crud_guide.py). Requests for the same list that wait at the same moment share a
@@ -41,8 +42,10 @@ READS: tuple[tuple[str, str, str, dict[str, str], int], ...] = (
     ("bare page of 50, 32 connections", BARE, "/users", {}, 32),
     ("guide first page of 50, 32 connections", GUIDE, "/users", {}, 32),
     ("first page of 10, 32 connections", QUERY, "/users?limit=10", {}, 32),
-    ("page of admins, 32 connections", QUERY, "/users?role=admin&status=active&sort=-updated_at", {}, 32),
-    ("guide page of admins, 32 connections", GUIDE, "/users?role=admin&status=active&newest=true", {}, 32),
+    ("page of admins, 32 connections", QUERY, "/users?role=admin&status=active", {}, 32),
+    ("guide page of admins, 32 connections", GUIDE, "/users?role=admin&status=active", {}, 32),
+    (CHANGED_LAST, QUERY, "/users?role=admin&status=active&sort=-updated_at", {}, 32),
+    (f"guide {CHANGED_LAST}", GUIDE, "/users?role=admin&status=active&newest=true", {}, 32),
     ("search of one (q), 32 connections", QUERY, "/users?q=load%%20{searched:012d}", {}, 32),
     ("by e-mail, another each, 32", QUERY, "/users?email=load-%(n)012d%%40example.com", {}, 32),
     ("search (q), another each, 32", QUERY, "/users?q=load%%20%(n)012d", {}, 32),
@@ -56,6 +59,9 @@ RATIOS = (
     ("first page of 50, 32 connections", "bare page of 50, 32 connections"),
     ("first page of 10, 32 connections", "bare GET by id, 32 connections"),
     ("page of admins, 32 connections", "bare GET by id, 32 connections"),
+    (CHANGED_LAST, "bare GET by id, 32 connections"),
+    (CHANGED_LAST, "bare page of 50, 32 connections"),
+    (CHANGED_LAST, f"guide {CHANGED_LAST}"),
     ("by e-mail, another each, 32", "bare GET by id, 32 connections"),
     (ANYWHERE, "bare GET by id, 32 connections"),
     (ANYWHERE, "bare page of 50, 32 connections"),
