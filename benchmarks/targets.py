@@ -12,8 +12,8 @@ WRITERS = (
 PAGES = (
     "A page is held against a bare GET of one record, and shown beside a bare page of the same size: bare FastAPI makes"
     ' both of constants. Requests for the same list that wait at the same moment share one query: those of "another'
-    ' each" ask for other pages, and share none. "Changed last first" walks a table of its own, which spares each change'
-    " the entries of all indexes, and looks up each user on the way: one in a hundred is an admin."
+    ' each" ask for other pages, and share none. "Changed last first" walks a table of its own, which spares each'
+    " change the entries of all indexes, and looks up each user on the way: one in a hundred is an admin."
 )
 BARE_GET = "bare GET by id, 32 connections"
 PAGES_READ = (
