@@ -21,7 +21,7 @@ from events.proofs.integrator import Integrator
 from events.relay import Relay
 from runtime.settings import settings_from_environment
 
-# to look costs about as much as to relay thirty events
+# to look costs about as much as to relay five events
 LOOK_EVERY = 0.05
 REACHED = {"relay": "muster_relay_position", "integrator": "muster_tree_size"}
 
