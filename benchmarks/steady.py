@@ -4,9 +4,10 @@
 
 A process is flat if the line fitted through its resident memory over the second half of the time rises by no more than
 2 % of where it begins, or by no more than 1 MiB. The first half is for caches to fill and for the allocator to find its
-size. Of PostgreSQL all processes are counted together, without the buffers that they share: it is told how many there
-may be, and each page that is read for the first time takes one. The embedded broker keeps what it is sent in memory:
-only an Apache Kafka is to be judged.
+size. The line is that of Theil and Sen (the median of the slopes between all pairs of samples): what a vacuum takes for
+some seconds and gives back is no trend. Of PostgreSQL all processes are counted together, without the buffers that they
+share: it is told how many there may be, and each page that is read for the first time takes one. The embedded broker
+keeps what it is sent in memory: only an Apache Kafka is to be judged.
 """
 
 import argparse
@@ -46,12 +47,13 @@ class Trend:
     @classmethod
     def of(cls, samples: Sequence[tuple[float, float]]) -> "Trend":
         half = [one for one in samples if one[0] >= (samples[0][0] + samples[-1][0]) / 2]
-        minutes, memory = zip(*half, strict=True)
-        fitted = statistics.linear_regression(minutes, memory)
+        pairs = itertools.combinations(half, 2)
+        slope = statistics.median((later[1] - earlier[1]) / (later[0] - earlier[0]) for earlier, later in pairs)
+        level = statistics.median(found - slope * at for at, found in half)
         return cls(
-            begin=fitted.intercept + fitted.slope * minutes[0],
-            a_minute=fitted.slope,
-            rise=fitted.slope * (minutes[-1] - minutes[0]),
+            begin=level + slope * half[0][0],
+            a_minute=slope,
+            rise=slope * (half[-1][0] - half[0][0]),
         )
 
     @property
