@@ -46,7 +46,8 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d\.\d{6}Z"
 _STATUSES: Final = frozenset(status.value for status in Status)
 # of a record, what is not personal: id, version, status, roles and the times
 _OPEN_FIELDS: Final = 4 + len(TIMES)
-_CHANGE: Final = frozenset({"old", "new"})
+# of a change: old and new
+_CHANGE_FIELDS: Final = 2
 # fields whose values are not written just as they are stored
 _CHECKED: Final = frozenset({*TIMES, "roles", "status"})
 _METADATA: Final = frozenset({"actor", "request_id", "correlation_id", "causation_id", "traceparent", "reason"})
@@ -192,7 +193,7 @@ def _changes(plain: Mapping[str, Any], personal: Mapping[str, Any]) -> dict[str,
     changes: dict[str, dict[str, Any]] = {}
     for name, change in chain(plain.items(), personal.items()):
         old, new = change["old"], change["new"]
-        if len(change) != len(_CHANGE) or (name in _CHECKED and not (_is_plain(name, old) and _is_plain(name, new))):
+        if len(change) != _CHANGE_FIELDS or (name in _CHECKED and not (_is_plain(name, old) and _is_plain(name, new))):
             return None
         changes[name] = {"old": old, "new": new}
     return changes

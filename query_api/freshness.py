@@ -76,9 +76,8 @@ class Freshness:
         whose = user_id
         first = True
         glance = await self._lookout.glance_or_seen()
-        partition = None if user_id is None else partition_of(user_id, len(glance.reached))
         while True:
-            fresh = glance.reached_by(partition) >= asked.position
+            fresh = glance.reached_for(user_id) >= asked.position
             standing: Standing | None = None
             now = loop.time()
             if not fresh and now >= min(deadline, closer_look):
@@ -99,7 +98,7 @@ class Freshness:
                 raise _late(asked, standing, user_id)
             first = False
             glance = await self._lookout.glance_at(
-                asked.position, partition, seconds=min(deadline, closer_look) - loop.time()
+                asked.position, user_id, seconds=min(deadline, closer_look) - loop.time()
             )
 
 

@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
@@ -29,8 +28,8 @@ class Lookout:
         self._partitions = partitions
         self._glances: Batcher[None, Glance] = Batcher(self._glance, limit=MANY, queue_limit=MANY, timeout=timeout)
         self._looks: Batcher[None, Standing] = Batcher(self._look, limit=MANY, queue_limit=MANY, timeout=timeout)
-        # who waits, for which position of which partition (of all, if None): one of them all looks, not each
-        self._waiting: dict[asyncio.Future[Glance | Exception], tuple[int | None, int]] = {}
+        # those who wait, for which position, and of which user (of all, if None): one task looks for all of them
+        self._waiting: dict[asyncio.Future[Glance | Exception], tuple[int, UUID | None]] = {}
         self._watching: asyncio.Task[None] | None = None
         self._seen: Glance | None = None
 
@@ -42,13 +41,13 @@ class Lookout:
         seen = self._seen
         return await self.glance() if seen is None or seen.held else seen
 
-    async def glance_at(self, position: int, partition: int | None, *, seconds: float) -> Glance:
-        """The first glance to come by which the partition, or all of them, is at `position`, or somebody is held back.
+    async def glance_at(self, position: int, user_id: UUID | None, *, seconds: float) -> Glance:
+        """The first glance to come by which the user, or everybody, is at `position`, or somebody is held back.
 
         After `seconds` without one, the newest.
         """
         waiting = asyncio.get_running_loop().create_future()
-        self._waiting[waiting] = partition, position
+        self._waiting[waiting] = position, user_id
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
         try:
@@ -71,10 +70,9 @@ class Lookout:
         return rows[0]["user_id"] if rows else None
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
+        if (watching := self._watching) is not None:
+            watching.cancel()
+            await asyncio.wait({watching})
         await self._glances.close()
         await self._looks.close()
 
@@ -88,8 +86,8 @@ class Lookout:
                     found = self._seen = await self.glance()
                 except Exception as error:  # noqa: BLE001 - it is for those who wait, and they raise it
                     found, self._seen = error, None
-                for waiting, (partition, position) in self._waiting.items():
-                    if not waiting.done() and _answers(found, partition, position):
+                for waiting, (position, user_id) in self._waiting.items():
+                    if not waiting.done() and _answers(found, position, user_id):
                         waiting.set_result(found)
         finally:
             self._watching = self._seen = None
@@ -109,5 +107,5 @@ class Lookout:
         return [standing] * len(asked)
 
 
-def _answers(found: Glance | Exception, partition: int | None, position: int) -> bool:
-    return isinstance(found, Exception) or bool(found.held) or found.reached_by(partition) >= position
+def _answers(found: Glance | Exception, position: int, user_id: UUID | None) -> bool:
+    return isinstance(found, Exception) or bool(found.held) or found.reached_for(user_id) >= position

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
+from events.partitioning import partition_of
 from projector.read_model import REACHED, REBUILDING
 from runtime.database import Connection, Row
 
@@ -97,9 +98,9 @@ class Glance:
     reached: Sequence[int]
     held: Mapping[UUID, int]
 
-    def reached_by(self, partition: int | None) -> int:
-        """The position that one partition has reached, or all of them."""
-        return min(self.reached) if partition is None else self.reached[partition]
+    def reached_for(self, user_id: UUID | None) -> int:
+        """The position that the user's partition has reached, or for None all of them."""
+        return min(self.reached) if user_id is None else self.reached[partition_of(user_id, len(self.reached))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
