@@ -17,7 +17,14 @@ import psycopg
 from psycopg import sql
 from run import say
 
-TABLES = ("log.events", "log.user_keys", "log.email_claims", "read_model.users", "read_model.users_updated")
+TABLES = (
+    "log.events",
+    "log.user_keys",
+    "log.email_claims",
+    "read_model.users",
+    "read_model.users_updated",
+    "read_model.users_names",
+)
 # at once: as many as the server has cores for
 CONNECTIONS = 2
 SLICES = 40
@@ -43,6 +50,7 @@ COPIES = {
         "email_canonical": MARKED.format("b.email_canonical"),
     },
     "read_model.users_updated": {"id": COPIED.format(id="b.id")},
+    "read_model.users_names": {"id": COPIED.format(id="b.id")},
 }
 COLUMNS = """
 SELECT array_agg(attname ORDER BY attnum) FROM pg_attribute

@@ -87,7 +87,7 @@ class Population:
                 while block := rows.read(BLOCK):
                     copy.write(block)
             findings.add(f"{self.users:,}: COPY, users", Figure(rate=self.users / (time.perf_counter() - began)))
-            connection.execute(f"DROP TABLE {table_ddl.NEXT}, {table_ddl.NEXT_UPDATED}".encode())
+            connection.execute(f"DROP TABLE {table_ddl.NEXT_TABLES}".encode())
 
     def keep_rows(self) -> None:
         """In the order in which ids grow, as a dump has them."""

@@ -48,7 +48,7 @@ def seed_read_model(database_url: str, users: int) -> list[str]:
             connection.execute(
                 "SELECT read_model.put('read_model.users', %s::json, NULL)", (orjson.dumps(rows).decode(),)
             )
-        connection.execute("VACUUM ANALYZE read_model.users, read_model.users_updated")
+        connection.execute("VACUUM ANALYZE read_model.users, read_model.users_updated, read_model.users_names")
     random.Random(1).shuffle(ids)
     return ids
 

@@ -29,7 +29,7 @@ RETURNING {COLUMNS}
 ABANDON: Final = "UPDATE read_model.builds SET state = 'abandoned', ended_at = now() WHERE id = %s"
 FORGET_RANGES: Final = "DELETE FROM read_model.build_ranges WHERE build = %s"
 FORGET_PARKED: Final = "DELETE FROM read_model.parked WHERE build = %s"
-DROP: Final = f"DROP TABLE IF EXISTS {table_ddl.NEXT}, {table_ddl.NEXT_UPDATED}".encode()
+DROP: Final = f"DROP TABLE IF EXISTS {table_ddl.NEXT_TABLES}".encode()
 MISSING: Final = """
 SELECT n.number FROM generate_series(0, %s::bigint) AS n (number)
 WHERE NOT EXISTS (SELECT 1 FROM read_model.build_ranges r WHERE r.build = %s AND r.number = n.number)

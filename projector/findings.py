@@ -8,7 +8,7 @@ from uuid import UUID
 from events.histories import Entry
 from events.wire import PERSONAL
 
-SHOWN_NEVER: Final = PERSONAL | {"email_canonical"}
+SHOWN_NEVER: Final = PERSONAL | {"email_canonical", "users_names.name"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from sqlalchemy import Column, DateTime
 from sqlalchemy.dialects.postgresql import JSONB
 
 from events.histories import FETCHED_AT_ONCE, KeyRange
-from projector.judging import ORDERED, HeldRow
+from projector.judging import NAMED, ORDERED, ORDERED_ROLES, ORDERED_STATUS, HeldRow
 from projector.read_model import users
 from runtime.database import Connection, Row
 
@@ -30,9 +30,14 @@ def _selected(column: Column[Any]) -> str:
     return f"u.{column.name}::text" if isinstance(column.type, JSONB) else f"u.{column.name}"
 
 
+# the name is told as the row has it, unless searches are told another
 IN_RANGE: Final = f"""
-SELECT u.id, {", ".join(map(_selected, COLUMNS))}, {_time("o.updated_at")} AS "{ORDERED}"
+SELECT u.id, {", ".join(map(_selected, COLUMNS))}, {_time("o.updated_at")} AS "{ORDERED}",
+    o.status AS "{ORDERED_STATUS}", o.roles AS "{ORDERED_ROLES}",
+    CASE WHEN n.name IS NOT DISTINCT FROM read_model.folded(' ' || u.display_name) THEN u.display_name ELSE n.name END
+        AS "{NAMED}"
 FROM read_model.users u LEFT JOIN read_model.users_updated o ON o.id = u.id
+LEFT JOIN read_model.users_names n ON n.id = u.id
 WHERE u.id BETWEEN %s AND %s ORDER BY u.id
 """  # noqa: S608 - of the declared columns
 

@@ -13,7 +13,8 @@ from runtime.database import Connection
 # one of another table that has the name does not count, nor one that is not whole
 THERE: Final = """
 SELECT c.relname AS name FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid IN (to_regclass('read_model.users_next'), to_regclass('read_model.users_next_updated'))
+WHERE i.indrelid IN (to_regclass('read_model.users_next'), to_regclass('read_model.users_next_updated'),
+        to_regclass('read_model.users_next_names'))
     AND i.indisvalid
 """
 PROBE: Final = "read_model.users_probe"

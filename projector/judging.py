@@ -16,10 +16,14 @@ LOG: Final = "log"
 MODEL: Final = "read model"
 FIELDS: Final = tuple(field.name for field in fields(User) if field.name != "erased")
 
-# the user's place in the order by update, which those who are deleted have none in
+# What the tables beside that of users have of a user: their place in the order by update, which those who are deleted
+# have none in, with what lists look for there, and their name.
 ORDERED: Final = "users_updated.updated_at"
+ORDERED_STATUS: Final = "users_updated.status"
+ORDERED_ROLES: Final = "users_updated.roles"
+NAMED: Final = "users_names.name"
 
-# a row of read_model.users as JSON has it, with ORDERED
+# a row of read_model.users as JSON has it, with these
 HeldRow = Mapping[str, Any]
 
 
@@ -165,7 +169,12 @@ class History:
         except NoRow as error:
             yield self._of_model(str(error), entry=entry)
             return
-        expected[ORDERED] = expected["updated_at"] if expected["deleted_at"] is None else None
+        expected |= {
+            ORDERED: expected["updated_at"] if expected["deleted_at"] is None else None,
+            ORDERED_STATUS: expected.get("status"),
+            ORDERED_ROLES: expected.get("roles"),
+            NAMED: expected.get("display_name"),
+        }
         found = tuple(deviations(expected, row))
         if found:
             yield self._of_model("the row is another", *found, entry=entry)

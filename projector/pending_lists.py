@@ -27,7 +27,8 @@ PATIENCE: Final = 5.0
 MERGE: Final = """
 SELECT gin_clean_pending_list(i.indexrelid)
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
-WHERE i.indrelid = 'read_model.users'::regclass AND a.amname = 'gin' AND i.indisvalid
+WHERE i.indrelid IN ('read_model.users'::regclass, 'read_model.users_names'::regclass) AND a.amname = 'gin'
+    AND i.indisvalid
 """
 
 log = logger(__name__)

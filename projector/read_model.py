@@ -6,13 +6,13 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
-    Computed,
     DateTime,
     Index,
     Integer,
     MetaData,
     Table,
     Text,
+    func,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
@@ -41,11 +41,6 @@ users = Table(
     Column("deleted_at", DateTime(timezone=True)),
     Column("version", Integer, nullable=False),
     Column("position", BigInteger, nullable=False),
-    Column(
-        "search",
-        Text,
-        Computed("lower(normalize(coalesce(email, '') || ' ' || coalesce(display_name, ''), NFC))", persisted=True),
-    ),
     CheckConstraint(
         "deleted_at IS NOT NULL OR (email IS NOT NULL AND email_canonical IS NOT NULL AND status IS NOT NULL"
         " AND roles IS NOT NULL AND attributes IS NOT NULL)",
@@ -62,20 +57,25 @@ Index("users_email_idx", users.c.email_canonical, users.c.id, postgresql_where=_
 Index("users_disabled_idx", users.c.id, postgresql_where=_living & (users.c.status != "active"))
 Index("users_roles_idx", users.c.roles, postgresql_using="gin", postgresql_where=_living)
 Index(
-    "users_search_idx",
-    users.c.search,
+    "users_email_part_idx",
+    func.read_model.folded(users.c.email).label("email_part"),
     postgresql_using="gin",
-    postgresql_ops={"search": "gin_trgm_ops"},
+    postgresql_ops={"email_part": "gin_trgm_ops"},
     postgresql_where=_living,
 )
 
-# The order by update, which each change alters: an index of it on the table of users would have every change put into
-# all of that one's indexes. read_model.put and read_model.project write it with the rows.
+# What changes often has tables of its own: an index of it on the table of users would have every change put into all of
+# that one's indexes. read_model.put and read_model.project write them with the rows.
+
+# The order by update, which each change alters. Its rows lie nearly in that order, so that a list by status or role
+# reads many of them at once.
 users_updated = Table(
     "users_updated",
     metadata,
     Column("id", UUID(as_uuid=True), primary_key=True),
     Column("updated_at", DateTime(timezone=True)),
+    Column("status", Text),
+    Column("roles", ARRAY(Text)),
     comment="the order of users by their last update; no time: the user is deleted",
 )
 Index(
@@ -84,6 +84,14 @@ Index(
     users_updated.c.id,
     postgresql_where=users_updated.c.updated_at.is_not(None),
 )
+users_names = Table(
+    "users_names",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("name", Text),
+    comment="display names as q looks for them, after a blank; none: the user has none, or is deleted",
+)
+Index("users_names_idx", users_names.c.name, postgresql_using="gin", postgresql_ops={"name": "gin_trgm_ops"})
 
 # A partition has reached a position when its applied events go that far, or when the relay has published that far and
 # the projector stands at the end of what was published: so partitions without traffic hold nobody up. Offsets of

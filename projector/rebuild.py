@@ -125,7 +125,7 @@ class Rebuild:
                 self._check_limit(await builds.parked(self._connection, build))
             self._progress.advance(1)
         # so that plans are good from the first query on
-        await self._connection.execute(f"VACUUM (ANALYZE) {table_ddl.NEXT}, {table_ddl.NEXT_UPDATED}".encode())
+        await self._connection.execute(f"VACUUM (ANALYZE) {table_ddl.NEXT_TABLES}".encode())
         self._progress.tell()
         build = await builds.enter(self._connection, build, "catching-up")
         failpoint("rebuild.indexed")

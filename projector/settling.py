@@ -22,7 +22,11 @@ LIVE: Final = """
 SELECT version, position, reason FROM read_model.parked WHERE user_id = %s AND build IS NULL
 """
 SHOWN: Final = "SELECT version, position FROM read_model.users_next WHERE id = %s"
-REMOVE: Final = "DELETE FROM read_model.users_next WHERE id = %s"
+REMOVE: Final = """
+WITH row AS (DELETE FROM read_model.users_next WHERE id = %(user)s),
+    place AS (DELETE FROM read_model.users_next_updated WHERE id = %(user)s)
+DELETE FROM read_model.users_next_names WHERE id = %(user)s
+"""
 RELEASE: Final = "DELETE FROM read_model.parked WHERE user_id = %s AND build = %s"
 PARK: Final = "SELECT read_model.park(%s::json, %s)"
 
@@ -75,7 +79,7 @@ class Settling:
 
         async with connection.transaction():
             await connection.execute(RELEASE, (user_id, build.id))
-            await connection.execute(REMOVE, (user_id,))
+            await connection.execute(REMOVE, {"user": user_id})
             earlier = await newest_shown(
                 connection, self._keyring, user_id, before, partitions=self._partitions, take=take
             )

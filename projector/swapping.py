@@ -18,7 +18,9 @@ LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '200ms'"
 # every projector takes a row of it before it touches the table; rows that are added meanwhile are covered too
 STOP_PROJECTORS: Final = "LOCK TABLE read_model.progress IN EXCLUSIVE MODE"
 # in the order in which they name them
-STOP_READERS: Final = "LOCK TABLE read_model.users_updated, read_model.users IN ACCESS EXCLUSIVE MODE"
+STOP_READERS: Final = (
+    "LOCK TABLE read_model.users_updated, read_model.users, read_model.users_names IN ACCESS EXCLUSIVE MODE"
+)
 
 # who is held back from both is so from the earlier version on
 PARKED_EARLIER: Final = """

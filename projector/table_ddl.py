@@ -12,10 +12,12 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, SetTableComment
 from sqlalchemy.sql import quoted_name
 
-from projector.read_model import SHAPE, users, users_updated
+from projector.read_model import SHAPE, users, users_names, users_updated
 
 NEXT: Final = "read_model.users_next"
 NEXT_UPDATED: Final = f"{NEXT}_updated"
+NEXT_NAMES: Final = f"{NEXT}_names"
+NEXT_TABLES: Final = f"{NEXT}, {NEXT_UPDATED}, {NEXT_NAMES}"
 READERS: Final = "muster_query"
 
 _DIALECT: Final = postgresql.dialect()
@@ -28,7 +30,8 @@ DECLARE
 BEGIN
     FOR relation, name IN
         SELECT conrelid, conname FROM pg_constraint
-        WHERE conrelid IN ('read_model.users'::regclass, 'read_model.users_updated'::regclass)
+        WHERE conrelid IN ('read_model.users'::regclass, 'read_model.users_updated'::regclass,
+                'read_model.users_names'::regclass)
             AND starts_with(conname, 'users_next_')
     LOOP
         EXECUTE format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I',
@@ -37,16 +40,32 @@ BEGIN
 END
 $$
 """
-# whole or not at all: it has its key when it has its rows
-_FILL_UPDATED: Final = f"""
+# Whole or not at all: it has its key when it has its rows. An erasure waits for it, or it for the erasure, whose
+# tombstone it then reads: each locks the build first.
+_FILL: Final = """
 DO $$
 BEGIN
-    INSERT INTO {NEXT_UPDATED} (id, updated_at)
-    SELECT id, CASE WHEN deleted_at IS NULL THEN updated_at END FROM {NEXT} ORDER BY id;
-    ALTER TABLE {NEXT_UPDATED} ADD CONSTRAINT users_next_updated_pkey PRIMARY KEY (id);
+    PERFORM 1 FROM read_model.builds b WHERE b.state = 'building' FOR UPDATE;
+    INSERT INTO {table} ({columns}) {rows};
+    ALTER TABLE {table} ADD CONSTRAINT {key} PRIMARY KEY (id);
 END
 $$
-"""  # noqa: S608 - constants
+"""
+_FILL_UPDATED: Final = _FILL.format(
+    table=NEXT_UPDATED,
+    key="users_next_updated_pkey",
+    columns="id, updated_at, status, roles",
+    rows=f"SELECT id, CASE WHEN deleted_at IS NULL THEN updated_at END, status, roles FROM {NEXT}"  # noqa: S608 - constants
+    " ORDER BY updated_at, id",
+)
+_FILL_NAMES: Final = _FILL.format(
+    table=NEXT_NAMES,
+    key="users_next_names_pkey",
+    columns="id, name",
+    rows=f"SELECT id, read_model.folded(' ' || display_name) FROM {NEXT} WHERE display_name IS NOT NULL"  # noqa: S608 - constants
+    " ORDER BY id",
+)
+_TABLES: Final = (users, users_updated, users_names)
 
 
 def _next_table(declared: Table) -> Table:
@@ -75,7 +94,7 @@ def _next_name(index: Index) -> str:
 def created() -> Sequence[bytes]:
     """Make the tables, empty and without indexes."""
     statements: list[bytes] = []
-    for declared in (users, users_updated):
+    for declared in _TABLES:
         table = _next_table(declared)
         name = f"{table.schema}.{table.name}"
         statements += [_compiled(CreateTable(table)), _compiled(SetTableComment(table))]
@@ -91,13 +110,14 @@ def created() -> Sequence[bytes]:
 
 
 def indexed() -> Mapping[str, bytes]:
-    """Give the table of users its primary key, fill the other, then the indexes, by their names until the swap."""
+    """Give the table of users its primary key, fill the others, then the indexes, by their names until the swap."""
     key = ", ".join(column.name for column in users.primary_key)
     statements = {
         "users_next_pkey": f"ALTER TABLE {NEXT} ADD CONSTRAINT users_next_pkey PRIMARY KEY ({key})".encode(),
         "users_next_updated_pkey": _FILL_UPDATED.encode(),
+        "users_next_names_pkey": _FILL_NAMES.encode(),
     }
-    for table in map(_next_table, (users, users_updated)):
+    for table in map(_next_table, _TABLES):
         for index in _indexes(table):
             index.name = quoted_name(_next_name(index), quote=None)
             statements[str(index.name)] = _compiled(CreateIndex(index))
@@ -106,12 +126,12 @@ def indexed() -> Mapping[str, bytes]:
 
 def swapped() -> Sequence[bytes]:
     """Put them in the live tables' place, under the declared names."""
-    indexes = [*_indexes(users), *_indexes(users_updated)]
+    indexes = [index for table in _TABLES for index in _indexes(table)]
     return [
-        b"DROP TABLE read_model.users",
-        b"DROP TABLE read_model.users_updated",
+        b"DROP TABLE read_model.users, read_model.users_updated, read_model.users_names",
         f"ALTER TABLE {NEXT} RENAME TO users".encode(),
         f"ALTER TABLE {NEXT_UPDATED} RENAME TO users_updated".encode(),
+        f"ALTER TABLE {NEXT_NAMES} RENAME TO users_names".encode(),
         *(f"ALTER INDEX read_model.{_next_name(index)} RENAME TO {index.name}".encode() for index in indexes),
         _TAKE_PLACE.encode(),
     ]

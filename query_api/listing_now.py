@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import orjson
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from query_api.listing import Listing, Question, page_of, question_of
+from query_api.listing import COMMON, Listing, Question, page_of, question_of
 from runtime.database import Connection, Row, Session
 from runtime.failures import Overloaded, Unavailable
 
@@ -20,7 +20,8 @@ READ_ONLY: Final = "-c default_transaction_read_only=on"
 BY_ORDER: Final = " ".join(f"-c enable_{way}=off" for way in ("sort", "seqscan", "bitmapscan", "hashjoin", "mergejoin"))
 # Which index serves a filter depends on how common its value is. And to start workers took longer than to find a page:
 # among a million users 21 ms instead of 8 for a role that one in a hundred has.
-PLANNED_ANEW: Final = "-c plan_cache_mode=force_custom_plan -c max_parallel_workers_per_gather=0"
+# No page is to read a whole table: there is an index of each order, and of each part.
+PLANNED_ANEW: Final = "-c plan_cache_mode=force_custom_plan -c max_parallel_workers_per_gather=0 -c enable_seqscan=off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,8 @@ class Lists:
             del self._waiting[listing]
         self._under_way[listing] = run
         try:
-            return _page(listing, await lane.use(lambda connection: _asked(connection, question)))
+            rows = await lane.use(lambda connection: _rows(connection, question, listing.limit))
+            return _page(listing, rows)
         finally:
             lanes.put_back(lane)
             if self._under_way[listing] is run:
@@ -111,9 +113,18 @@ class _Lanes:
             await session.close()
 
 
-async def _asked(connection: Connection, question: Question) -> list[Row]:
-    cursor = await connection.execute(question.sql, question.values, prepare=True)
-    return await cursor.fetchall()
+async def _rows(connection: Connection, question: Question, limit: int) -> list[Row]:
+    async def asked(sql: bytes) -> list[Row]:
+        cursor = await connection.execute(sql, question.values, prepare=True)
+        return await cursor.fetchall()
+
+    if question.by_parts is not None:
+        [found] = await asked(COMMON.encode())
+        if not found["common"]:
+            return await asked(question.by_parts)
+    if question.look is not None and len(rows := await asked(question.look)) > limit:
+        return rows
+    return await asked(question.sql)
 
 
 def _page(listing: Listing, rows: list[Row]) -> PageNow:

@@ -73,11 +73,14 @@ def _is_wanted(listing: Listing, recorded: RecordedEvent) -> bool:
         return False
     if listing.email is not None and canonical_email(user.email) != canonical_email(listing.email):
         return False
-    return listing.q is None or _folded(listing.q) in _folded(f"{user.email} {user.display_name or ''}")
+    if listing.q is None:
+        return True
+    part = _folded(listing.q)
+    return part in _folded(user.email) or (user.display_name is not None and part in _folded(f" {user.display_name}"))
 
 
 def _folded(text: str) -> str:
-    # as the read model's `search`
+    # as read_model.folded, and a name behind a blank, as in read_model.users_names
     return unicodedata.normalize("NFC", text).lower()
 
 

@@ -18,7 +18,7 @@ DECLARE
     parked bigint;
     quoted text[] := ARRAY[
         known->>'email', known->>'email_canonical', known->>'display_name', (known->'attributes')::jsonb::text,
-        lower(normalize(coalesce(known->>'email', '') || ' ' || coalesce(known->>'display_name', ''), NFC))];
+        read_model.folded(known->>'email'), read_model.folded(' ' || (known->>'display_name'))];
     quoting regclass;
 BEGIN
     -- first: whoever copies or follows for a build ends before this; whoever begins later reads the tombstone
@@ -30,6 +30,8 @@ BEGIN
 
     SELECT count(*) INTO shown FROM read_model.users u WHERE u.id = erased;
     PERFORM read_model.put('read_model.users', json_build_array(record), NULL);
+    -- whatever is there, and though the row may have had none
+    UPDATE read_model.users_names n SET name = NULL WHERE n.id = erased AND n.name IS NOT NULL;
 
     IF to_regclass('read_model.users_next') IS NOT NULL THEN
         -- it may have another shape, and no key yet; who is not in it yet comes when the build comes to them
@@ -45,15 +47,22 @@ BEGIN
                 ' SELECT %1$s FROM json_populate_record(NULL::read_model.users_next, $1)', names)
             USING record;
         END IF;
-        -- the order by update may be filled already; a build of an earlier version has none
+        -- these may be filled already; a build of an earlier version has none
         IF to_regclass('read_model.users_next_updated') IS NOT NULL THEN
-            EXECUTE 'UPDATE read_model.users_next_updated SET updated_at = NULL WHERE id = $1' USING erased;
+            EXECUTE 'UPDATE read_model.users_next_updated SET updated_at = NULL, status = NULL, roles = NULL'
+                ' WHERE id = $1' USING erased;
+        END IF;
+        IF to_regclass('read_model.users_next_names') IS NOT NULL THEN
+            EXECUTE 'UPDATE read_model.users_next_names SET name = NULL WHERE id = $1' USING erased;
         END IF;
     END IF;
     FOR quoting IN
-        SELECT DISTINCT format('read_model.%I', s.tablename)::regclass
+        -- of an index, too, whose statistics are made with its table's
+        SELECT DISTINCT coalesce(i.indrelid, c.oid)::regclass
         FROM pg_stats s
-        WHERE s.schemaname = 'read_model' AND s.tablename IN ('users', 'users_next')
+        JOIN pg_class c ON c.relname = s.tablename AND c.relnamespace = 'read_model'::regnamespace
+        LEFT JOIN pg_index i ON i.indexrelid = c.oid
+        WHERE s.schemaname = 'read_model' AND c.relname ~ '^(next_)?users'
             AND quoted && ((s.most_common_vals::text::text[]) || (s.histogram_bounds::text::text[]))
     LOOP
         EXECUTE format('ANALYZE %s', quoting);

@@ -103,11 +103,17 @@ BEGIN
                 password_changed_at = excluded.password_changed_at, deleted_at = excluded.deleted_at,
                 version = excluded.version, position = excluded.position
             WHERE u.version < excluded.version
-            RETURNING u.id, u.updated_at, u.deleted_at
+            RETURNING u.id, u.updated_at, u.deleted_at, u.status, u.roles, u.display_name, old.display_name AS called
+        ), named AS (
+            INSERT INTO read_model.users_names AS n (id, name)
+            SELECT p.id, read_model.folded(' ' || p.display_name) FROM put p
+            WHERE p.display_name IS DISTINCT FROM p.called
+            ON CONFLICT (id) DO UPDATE SET name = excluded.name
         )
-        INSERT INTO read_model.users_updated AS o (id, updated_at)
-        SELECT p.id, CASE WHEN p.deleted_at IS NULL THEN p.updated_at END FROM put p
-        ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at;
+        INSERT INTO read_model.users_updated AS o (id, updated_at, status, roles)
+        SELECT p.id, CASE WHEN p.deleted_at IS NULL THEN p.updated_at END, p.status, p.roles FROM put p
+        ON CONFLICT (id) DO UPDATE SET
+            updated_at = excluded.updated_at, status = excluded.status, roles = excluded.roles;
     ELSIF json_array_length(records) > 0 THEN
         PERFORM read_model.put('read_model.users', records, NULL);
     END IF;

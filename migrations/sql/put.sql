@@ -2,7 +2,7 @@
 --
 -- target: read_model.users, or the table of a build. records: a JSON array of objects whose keys are the table's
 -- columns; what a table does not have is passed over. Users who are parked for `build` (null: in the live table) are left
--- as they are. The order by update, in the table whose name has `_updated` behind it, follows.
+-- as they are. The tables whose names have `_updated` and `_names` behind it, the order by update and the names, follow.
 CREATE OR REPLACE FUNCTION read_model.put(target regclass, records json, build bigint) RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off
@@ -28,12 +28,18 @@ BEGIN
         '         SELECT 1 FROM read_model.parked k WHERE k.user_id = r.id AND k.build IS NOT DISTINCT FROM $2)'
         '     ORDER BY r.id'
         '     ON CONFLICT (id) DO UPDATE SET %3$s WHERE u.version < excluded.version'
-        '     RETURNING u.id, u.updated_at, u.deleted_at'
+        '     RETURNING u.id, u.updated_at, u.deleted_at, u.status, u.roles, u.display_name, old.display_name AS called'
+        ' ), named AS ('
+        '     INSERT INTO %5$s AS n (id, name)'
+        '     SELECT p.id, read_model.folded('' '' || p.display_name) FROM put p'
+        '     WHERE p.display_name IS DISTINCT FROM p.called'
+        '     ON CONFLICT (id) DO UPDATE SET name = excluded.name'
         ' )'
-        ' INSERT INTO %4$s AS o (id, updated_at)'
-        ' SELECT p.id, CASE WHEN p.deleted_at IS NULL THEN p.updated_at END FROM put p'
-        ' ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at',
-        target, names, assignments, (target::text || '_updated')::regclass)
+        ' INSERT INTO %4$s AS o (id, updated_at, status, roles)'
+        ' SELECT p.id, CASE WHEN p.deleted_at IS NULL THEN p.updated_at END, p.status, p.roles FROM put p'
+        ' ON CONFLICT (id) DO UPDATE SET'
+        '     updated_at = excluded.updated_at, status = excluded.status, roles = excluded.roles',
+        target, names, assignments, (target::text || '_updated')::regclass, (target::text || '_names')::regclass)
     USING records, build;
 END
 $$;

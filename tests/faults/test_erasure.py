@@ -238,6 +238,9 @@ def test_a_rebuild_that_was_left_unfinished_keeps_nothing(stack: Stack, operate:
         for table in ("users", "users_next"):
             (row,) = owner.execute(f"SELECT * FROM read_model.{table} WHERE id = %s", (user_id,)).fetchall()
             assert (row["email"], row["display_name"], row["deleted_at"] is not None) == (None, None, True)
+            names = owner.execute(f"SELECT name FROM read_model.{table}_names WHERE id = %s", (user_id,)).fetchall()
+            # a build that was left before its indexes has no names yet
+            assert [row["name"] for row in names] in ([None], [])
     told = operate("rebuild", "users", "--workers", "1")
     assert told.status == 0, told.stderr
     assert owner.execute("SELECT 1 FROM read_model.users WHERE email IS NOT NULL").fetchall() == []

@@ -41,6 +41,7 @@ IDENTITY = [
 READ_MODEL = [
     "read_model.users",
     "read_model.users_updated",
+    "read_model.users_names",
     "read_model.progress",
     "read_model.builds",
     "read_model.build_ranges",
@@ -111,6 +112,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         # a rebuild puts another in its place
         "read_model.users": set(PRIVILEGES),
         "read_model.users_updated": set(PRIVILEGES),
+        "read_model.users_names": set(PRIVILEGES),
     },
 }
 # of the log's tree all but the key that signs

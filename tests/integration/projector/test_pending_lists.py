@@ -18,7 +18,7 @@ from tests.databases import as_role
 from tests.integration.projector.conftest import Projected
 
 # merges what there is, too: pages that it found in the list
-PENDING = "SELECT gin_clean_pending_list('read_model.users_search_idx') AS pages"
+PENDING = "SELECT gin_clean_pending_list('read_model.users_names_idx') AS pages"
 
 
 def pending(owner: psycopg.Connection[dict[str, Any]]) -> int:

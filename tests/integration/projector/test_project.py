@@ -118,7 +118,6 @@ def test_every_column_that_the_table_has_is_written(projector: Connection, owner
         assert project(projector, [values], step(0, version - 1, version)) == []
     [held] = owner.execute("SELECT to_jsonb(u) AS held FROM read_model.users u").fetchall()
     found = held["held"]
-    assert found.pop("search") == "1@example.com version 2"
     assert found.pop("team", None) is None
     expected = {name: values[name] for name in found}
     assert {*values} - {*expected} - {"password_changed_at"} == {"first", "unknown"}
@@ -179,39 +178,66 @@ def test_an_older_version_replaces_nothing(projector: Connection, owner: Connect
 
 def test_the_order_by_update_follows_the_rows(projector: Connection, owner: Connection) -> None:
     times = [f"2026-01-0{day}T00:00:00.000000Z" for day in range(1, 6)]
-    rows = [row(ADA, 2, updated_at=times[1]), row(BOB, 1, updated_at=times[2])]
+    rows = [row(ADA, 2, updated_at=times[1], roles=["admin"]), row(BOB, 1, updated_at=times[2], status="disabled")]
     assert project(projector, rows, step(0, 0, 5), strict=False) == []
-    assert ordered(owner) == {ADA: times[1], BOB: times[2]}
-    gone = row(BOB, 2, updated_at=times[4], deleted_at=times[4], email=None, roles=None)
+    assert ordered(owner) == {ADA: (times[1], "active", ["admin"]), BOB: (times[2], "disabled", ["user"])}
+    gone = row(BOB, 2, updated_at=times[4], deleted_at=times[4], email=None, roles=None, status=None)
     rows = [row(ADA, 1, updated_at=times[0]), gone]
     assert project(projector, rows, step(0, 5, 6)) == []
-    assert ordered(owner) == {ADA: times[1], BOB: None}
-    assert project(projector, [row(ADA, 3, updated_at=times[3])], step(0, 6, 7)) == []
-    assert ordered(owner) == {ADA: times[3], BOB: None}
+    assert ordered(owner) == {ADA: (times[1], "active", ["admin"]), BOB: (None, None, None)}
+    assert project(projector, [row(ADA, 3, updated_at=times[3], roles=[])], step(0, 6, 7)) == []
+    assert ordered(owner) == {ADA: (times[3], "active", []), BOB: (None, None, None)}
 
 
-def test_the_migration_fills_the_order_by_update(projector: Connection, owner: Connection) -> None:
-    gone = row(BOB, 1, deleted_at=AT, email=None)
-    assert project(projector, [row(ADA, 1), gone], step(0, 0, 5)) == []
-    owner.execute("DROP TABLE read_model.users_updated")
+def test_the_migrations_fill_the_tables_beside_that_of_users(projector: Connection, owner: Connection) -> None:
+    gone = row(BOB, 1, deleted_at=AT, email=None, display_name=None)
+    assert project(projector, [row(ADA, 1, display_name="E\u0301va"), gone], step(0, 0, 5)) == []
+    owner.execute("DROP TABLE read_model.users_updated, read_model.users_names")
+    owner.execute("DROP FUNCTION read_model.folded CASCADE")
+    owner.execute(
+        "ALTER TABLE read_model.users ADD COLUMN search text GENERATED ALWAYS AS (lower(display_name)) STORED"
+    )
     owner.execute("CREATE INDEX users_updated_at_idx ON read_model.users (updated_at, id)")
-    owner.execute((SQL / "updated_order.sql").read_bytes())
-    assert ordered(owner) == {ADA: AT, BOB: None}
-    assert project(projector, [row(ADA, 2, updated_at="2026-01-02T00:00:00.000000Z")], step(0, 5, 6)) == []
-    assert ordered(owner) == {ADA: "2026-01-02T00:00:00.000000Z", BOB: None}
+    for migration in ("updated_order", "names"):
+        with owner.transaction():
+            owner.execute((SQL / f"{migration}.sql").read_bytes())
+    assert ordered(owner) == {ADA: (AT, "active", ["user"]), BOB: (None, "active", ["user"])}
+    assert named(owner) == {ADA: " \u00e9va"}
+    after = row(ADA, 2, updated_at="2026-01-02T00:00:00.000000Z", roles=[])
+    assert project(projector, [after], step(0, 5, 6)) == []
+    assert ordered(owner)[ADA] == ("2026-01-02T00:00:00.000000Z", "active", [])
+    assert named(owner) == {ADA: " version 2"}
 
 
-def ordered(owner: Connection) -> dict[UUID, str | None]:
+def test_names_are_held_as_searches_compare_them(projector: Connection, owner: Connection) -> None:
+    names = ["Ada", "\u00c4RGER", "Jose\u0301", None, "Bob B", None]
+    for version, name in enumerate(names, start=1):
+        assert project(projector, [row(ADA, version, display_name=name)], step(0, version - 1, version)) == []
+        assert named(owner)[ADA] == [" ada", " \u00e4rger", " jos\u00e9", None, " bob b", None][version - 1]
+    assert project(projector, [row(BOB, 1, display_name=None)], step(0, len(names), 99)) == []
+    assert BOB not in named(owner)
+
+
+def named(owner: Connection) -> dict[UUID, str | None]:
+    return {row["id"]: row["name"] for row in owner.execute("SELECT id, name FROM read_model.users_names")}
+
+
+def ordered(owner: Connection) -> dict[UUID, tuple[str | None, str | None, list[str] | None]]:
     rows = owner.execute("""
-        SELECT id, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at
+        SELECT id, to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at, status, roles
         FROM read_model.users_updated
     """)
-    return {row["id"]: row["at"] for row in rows}
+    return {row["id"]: (row["at"], row["status"], row["roles"]) for row in rows}
 
 
 @pytest.mark.parametrize(
     ("changes", "hot"),
-    [({"attributes": {"n": 1}}, 1), ({"password_changed_at": None}, 1), ({"display_name": "other"}, 0)],
+    [
+        ({"attributes": {"n": 1}}, 1),
+        ({"password_changed_at": None}, 1),
+        ({"display_name": "other"}, 1),
+        ({"email": "other@example.com"}, 0),
+    ],
 )
 def test_a_change_makes_new_entries_only_in_indexes_of_what_it_changes(
     projector: Connection, owner: Connection, changes: dict[str, object], hot: int

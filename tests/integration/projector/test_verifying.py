@@ -51,17 +51,47 @@ async def test_a_changed_column_is_explained_by_the_event_that_set_it(projected:
     [
         "UPDATE read_model.users_updated SET updated_at = '2020-01-01' WHERE id = %s",
         "UPDATE read_model.users_updated SET updated_at = NULL WHERE id = %s",
-        "DELETE FROM read_model.users_updated WHERE id = %s",
     ],
 )
 async def test_a_user_at_another_place_in_the_order_by_update_is_found(
     projected: Projected, fault: LiteralString
 ) -> None:
+    assert await what_deviates(projected, fault) == ["users_updated.updated_at"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "columns"),
+    [
+        ("DELETE FROM read_model.users_updated WHERE id = %s", ["updated_at", "status", "roles"]),
+        ("UPDATE read_model.users_updated SET status = 'unheard of' WHERE id = %s", ["status"]),
+        ("UPDATE read_model.users_updated SET roles = '{root}' WHERE id = %s", ["roles"]),
+    ],
+)
+async def test_whoever_a_list_by_update_would_miss_is_found(
+    projected: Projected, fault: LiteralString, columns: list[str]
+) -> None:
+    assert await what_deviates(projected, fault) == [f"users_updated.{column}" for column in columns]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "UPDATE read_model.users_names SET name = ' mallory' WHERE id = %s",
+        "UPDATE read_model.users_names SET name = NULL WHERE id = %s",
+        "DELETE FROM read_model.users_names WHERE id = %s",
+    ],
+)
+async def test_whoever_a_search_would_miss_is_found(projected: Projected, fault: LiteralString) -> None:
+    assert await what_deviates(projected, fault) == ["users_names.name"]
+
+
+async def what_deviates(projected: Projected, fault: LiteralString) -> list[str]:
     user_id = projected.with_events(2)
     projected.owner.execute(fault, (user_id,))
     finding = only(await projected.findings())
     assert (finding.place, finding.user_id) == ("read model", user_id)
-    assert [one.name for one in finding.deviations] == ["users_updated.updated_at"]
+    assert all(one.personal == (one.name == "users_names.name") for one in finding.deviations)
+    return [one.name for one in finding.deviations]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +112,9 @@ async def test_each_column_is_compared(projected: Projected, column: str, value:
     user_id = projected.with_events(1)
     projected.owner.execute(f"UPDATE read_model.users SET {column} = %s WHERE id = %s".encode(), (value, user_id))
     finding = only(await projected.findings())
-    assert [one.name for one in finding.deviations] == [column]
+    # searches are then told another name than the row has
+    beside = ["users_names.name"] if column == "display_name" else []
+    assert [one.name for one in finding.deviations] == [column, *beside]
     assert finding.deviations[0].personal == (column in {"email", "email_canonical", "display_name", "attributes"})
 
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, get_args
 from uuid import UUID
 
@@ -7,6 +8,7 @@ import psycopg
 import pytest
 
 from events.user import Status
+from query_api import listing
 from query_api.listing import Listing, Sort, cursor_after, question_of
 from query_api.listing_now import BY_ORDER
 from tests.calls import errors
@@ -118,8 +120,8 @@ def test_a_list_walks_its_order_though_the_plan_was_made_when_there_were_none(
     first = Listing.model_validate({"sort": sort})
     key = NOON.isoformat() if sort.endswith("_at") else "ada@example.com"
     with psycopg.connect(database_url, options=BY_ORDER) as connection:
-        for listing in (first, first.model_copy(update={"cursor": cursor_after(first, key, str(UUID(int=1)))})):
-            question = question_of(listing)
+        for one in (first, first.model_copy(update={"cursor": cursor_after(first, key, str(UUID(int=1)))})):
+            question = question_of(one)
             assert question.walks
             plan = str(connection.execute(b"EXPLAIN " + question.sql, question.values).fetchall())
             assert "Sort" not in plan
@@ -162,3 +164,103 @@ WRONG = [
 async def test_a_wrong_parameter_is_named(queries: httpx.AsyncClient) -> None:
     for query, parameter in WRONG:
         assert [error["parameter"] for error in errors(await queries.get(f"/users?{query}"), 422)] == [parameter]
+
+
+@pytest.mark.parametrize("sort", get_args(Sort))
+async def test_what_q_finds_comes_in_every_order_and_page_by_page(
+    queries: httpx.AsyncClient, model: ReadModel, make_user: MakeUser, sort: Sort
+) -> None:
+    """Some by their names, some by their addresses, some by both, and one who would not be shown."""
+    model.hold(
+        [
+            make_user(1, display_name="Needle", email="c@example.com", updated_at=LATER),
+            make_user(2, display_name="Hay", email="needle@example.com", roles=("admin",)),
+            make_user(3, display_name="Hay", email="h@example.com"),
+            make_user(4, display_name="A needle", email="a-needle@example.com", status=Status.DISABLED),
+            make_user(5, display_name=None, email="b@needle.example"),
+            make_user(6, display_name="Needle", deleted_at=LATER),
+        ]
+    )
+    order = {"created_at": [1, 2, 4, 5], "updated_at": [2, 4, 5, 1], "email": [4, 5, 1, 2]}[sort.removeprefix("-")]
+    expected = [make_user(number).id for number in (reversed(order) if sort.startswith("-") else order)]
+    for q in ("NEEDLE", "eedl", "ne", "e"):
+        found: list[str] = []
+        parameters: dict[str, str | int] = {"q": q, "sort": sort, "limit": 1}
+        while True:
+            page = (await queries.get("/users", params=parameters)).json()
+            found += [user["id"] for user in page["users"]]
+            if page["next_cursor"] is None:
+                break
+            parameters["cursor"] = page["next_cursor"]
+        assert [one for one in found if one != str(make_user(3).id)] == [str(one) for one in expected]
+    assert await names(queries, q="needle", role="admin", sort=sort) == ["Hay"]
+    assert await names(queries, q="needle", status="disabled", sort=sort) == ["A needle"]
+
+
+@pytest.mark.parametrize("looked_through", [0, 3, 1000])
+@pytest.mark.parametrize("sort", ["updated_at", "-updated_at"])
+async def test_a_first_look_at_the_order_by_update_finds_what_all_of_it_has(
+    queries: httpx.AsyncClient,
+    model: ReadModel,
+    make_user: MakeUser,
+    monkeypatch: pytest.MonkeyPatch,
+    sort: Sort,
+    looked_through: int,
+) -> None:
+    monkeypatch.setattr(listing, "LOOKED_THROUGH", looked_through)
+    users = [
+        make_user(
+            number,
+            updated_at=NOON + timedelta(minutes=number),
+            roles=("admin",) if number % 2 else ("user",),
+            status=Status.DISABLED if number % 3 == 0 else Status.ACTIVE,
+            deleted_at=LATER if number == 7 else None,
+        )
+        for number in range(12)
+    ]
+    model.hold(users)
+    model.hold([replace(users[1], version=2, updated_at=NOON + timedelta(hours=1))])
+    for filters, expected in (
+        ({"role": "admin"}, [3, 5, 9, 11, 1]),
+        ({"status": "disabled"}, [0, 3, 6, 9]),
+        ({"role": "admin", "status": "active"}, [5, 11, 1]),
+        ({"role": "admin", "status": "disabled", "email": "user003@example.com"}, [3]),
+        ({"role": "nobody's"}, []),
+    ):
+        found: list[str] = []
+        parameters = {**filters, "sort": sort, "limit": "2"}
+        while True:
+            page = (await queries.get("/users", params=parameters)).json()
+            found += [user["display_name"] for user in page["users"]]
+            if page["next_cursor"] is None:
+                break
+            parameters["cursor"] = page["next_cursor"]
+        order = reversed(expected) if sort.startswith("-") else expected
+        assert found == [f"User {number}" for number in order]
+
+
+@pytest.mark.parametrize("sort", get_args(Sort))
+@pytest.mark.parametrize("looked_through", [1, 1000])
+async def test_what_many_have_is_found_along_the_order(
+    queries: httpx.AsyncClient,
+    model: ReadModel,
+    make_user: MakeUser,
+    monkeypatch: pytest.MonkeyPatch,
+    sort: Sort,
+    looked_through: int,
+) -> None:
+    """Whom the sample says there are many of: by a first look at the order, or by all of it."""
+    monkeypatch.setattr(listing, "LOOKED_THROUGH", looked_through)
+    users = [make_user(number, display_name="Needle" if number % 2 else "Hay") for number in range(60)]
+    model.hold(users)
+    order = sorted(users, key=lambda user: user.email, reverse=sort.startswith("-"))
+    for q, wanted in (("needle", [user for user in order if user.display_name == "Needle"]), ("user0", order)):
+        found: list[str] = []
+        parameters: dict[str, str | int] = {"q": q, "sort": sort, "limit": 7}
+        while True:
+            page = (await queries.get("/users", params=parameters)).json()
+            found += [user["id"] for user in page["users"]]
+            if page["next_cursor"] is None:
+                break
+            parameters["cursor"] = page["next_cursor"]
+        assert found == [str(user.id) for user in wanted]

@@ -120,7 +120,7 @@ def catch_up(connection: Connection) -> CatchUp:
     [
         (b"DELETE FROM read_model.build_ranges WHERE number = 2", "ranges of the log are missing: 1 of 4"),
         (b"UPDATE read_model.builds SET position = NULL", "ranges of the log are missing: 0 of 4"),
-        (b"DROP INDEX read_model.next_users_search_idx", "indexes are missing: next_users_search_idx"),
+        (b"DROP INDEX read_model.next_users_names_idx", "indexes are missing: next_users_names_idx"),
         (b"ALTER TABLE read_model.users_next DROP CONSTRAINT users_next_pkey", "indexes are missing: users_next_pkey"),
         (b"UPDATE read_model.builds SET fingerprint = 'x' WHERE state = 'building'", "not the one that this version"),
         (b"UPDATE read_model.builds SET state = 'abandoned' WHERE state = 'building'", "is not the one that is under"),

@@ -107,7 +107,7 @@ async def test_differences_are_told_without_what_is_personal(muster: Muster, peo
     assert ending(told)["differences"] == 3
     found = told.result["differing"]
     assert [(line["user_id"], line["columns"], line["live_version"], line["next_version"]) for line in found] == [
-        (str(ids[1]), ["display_name", "status", "search"], 1, 1),
+        (str(ids[1]), ["display_name", "status"], 1, 1),
         (str(ids[3]), found[1]["columns"], None, 1),
         (str(ids[5]), ["version"], 9, 1),
     ]
