@@ -45,7 +45,15 @@ LOCK TABLE read_model.users_updated, read_model.users IN ACCESS EXCLUSIVE MODE;
 DROP TABLE read_model.users_updated;
 ALTER TABLE read_model.users_order RENAME TO users_updated;
 ALTER INDEX read_model.users_order_pkey RENAME TO users_updated_pkey;
-ALTER TABLE read_model.users_updated RENAME CONSTRAINT users_order_id_not_null TO users_updated_id_not_null;
+-- PostgreSQL names it from version 18 on
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_constraint c
+            WHERE c.conrelid = 'read_model.users_updated'::regclass AND c.conname = 'users_order_id_not_null') THEN
+        ALTER TABLE read_model.users_updated RENAME CONSTRAINT users_order_id_not_null TO users_updated_id_not_null;
+    END IF;
+END
+$$;
 COMMENT ON TABLE read_model.users_updated IS 'the order of users by their last update; no time: the user is deleted';
 CREATE INDEX users_updated_order_idx ON read_model.users_updated (updated_at, id) WHERE updated_at IS NOT NULL;
 GRANT SELECT ON read_model.users_updated TO muster_query;

@@ -103,11 +103,12 @@ BEGIN
                 password_changed_at = excluded.password_changed_at, deleted_at = excluded.deleted_at,
                 version = excluded.version, position = excluded.position
             WHERE u.version < excluded.version
-            RETURNING u.id, u.updated_at, u.deleted_at, u.status, u.roles, u.display_name, old.display_name AS called
+            RETURNING u.id, u.updated_at, u.deleted_at, u.status, u.roles,
+                read_model.folded(' ' || u.display_name) AS name
         ), named AS (
             INSERT INTO read_model.users_names AS n (id, name)
-            SELECT p.id, read_model.folded(' ' || p.display_name) FROM put p
-            WHERE p.display_name IS DISTINCT FROM p.called
+            SELECT p.id, p.name FROM put p LEFT JOIN read_model.users_names h ON h.id = p.id
+            WHERE h.name IS DISTINCT FROM p.name
             ON CONFLICT (id) DO UPDATE SET name = excluded.name
         )
         INSERT INTO read_model.users_updated AS o (id, updated_at, status, roles)
