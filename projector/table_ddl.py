@@ -46,25 +46,17 @@ _FILL: Final = """
 DO $$
 BEGIN
     PERFORM 1 FROM read_model.builds b WHERE b.state = 'building' FOR UPDATE;
-    INSERT INTO {table} ({columns}) {rows};
+    INSERT INTO {table} {rows};
     ALTER TABLE {table} ADD CONSTRAINT {key} PRIMARY KEY (id);
 END
 $$
 """
-_FILL_UPDATED: Final = _FILL.format(
-    table=NEXT_UPDATED,
-    key="users_next_updated_pkey",
-    columns="id, updated_at, status, roles",
-    rows=f"SELECT id, CASE WHEN deleted_at IS NULL THEN updated_at END, status, roles FROM {NEXT}"  # noqa: S608 - constants
-    " ORDER BY updated_at, id",
-)
-_FILL_NAMES: Final = _FILL.format(
-    table=NEXT_NAMES,
-    key="users_next_names_pkey",
-    columns="id, name",
-    rows=f"SELECT id, read_model.folded(' ' || display_name) FROM {NEXT} WHERE display_name IS NOT NULL"  # noqa: S608 - constants
-    " ORDER BY id",
-)
+_PLACES: Final = f"""(id, updated_at, status, roles)
+    SELECT id, CASE WHEN deleted_at IS NULL THEN updated_at END, status, roles FROM {NEXT} ORDER BY updated_at, id
+"""  # noqa: S608 - constants
+_NAMES: Final = f"""(id, name)
+    SELECT id, read_model.folded(' ' || display_name) FROM {NEXT} WHERE display_name IS NOT NULL ORDER BY id
+"""  # noqa: S608 - constants
 _TABLES: Final = (users, users_updated, users_names)
 
 
@@ -114,9 +106,12 @@ def indexed() -> Mapping[str, bytes]:
     key = ", ".join(column.name for column in users.primary_key)
     statements = {
         "users_next_pkey": f"ALTER TABLE {NEXT} ADD CONSTRAINT users_next_pkey PRIMARY KEY ({key})".encode(),
-        "users_next_updated_pkey": _FILL_UPDATED.encode(),
-        "users_next_names_pkey": _FILL_NAMES.encode(),
     }
+    for table, key, rows in (
+        (NEXT_UPDATED, "users_next_updated_pkey", _PLACES),
+        (NEXT_NAMES, "users_next_names_pkey", _NAMES),
+    ):
+        statements[key] = _FILL.format(table=table, key=key, rows=rows).encode()
     for table in map(_next_table, _TABLES):
         for index in _indexes(table):
             index.name = quoted_name(_next_name(index), quote=None)

@@ -26,14 +26,13 @@ USERS: Final[LiteralString] = "read_model.users u"
 UPDATED: Final[LiteralString] = (
     "(read_model.users_updated o JOIN read_model.users u ON u.id = o.id AND o.updated_at IS NOT NULL)"
 )
+PART: Final[LiteralString] = "read_model.folded(%(q)s::text)"
 # in the order in which a link has them
 FILTERS: Final[Mapping[str, LiteralString]] = {
     "email": "u.email_canonical = %(email)s",
     "status": "u.status = %(status)s",
     "role": "u.roles @> ARRAY[%(role)s::text]",
-    "q": "(read_model.folded(u.email) LIKE {q} OR read_model.folded(' ' || u.display_name) LIKE {q})".replace(
-        "{q}", "read_model.folded(%(q)s::text)"
-    ),
+    "q": f"(read_model.folded(u.email) LIKE {PART} OR read_model.folded(' ' || u.display_name) LIKE {PART})",
 }
 # the order by update has what these compare with
 ORDERED_FILTERS: Final = {"status", "role"}
@@ -52,13 +51,12 @@ FROM read_model.users u
 WHERE u.deleted_at IS NULL AND {FILTERS["q"]}
 """  # noqa: S608 - a constant
 # Of those who are not many: by the indexes of names and of addresses, whatever the planner believes.
-BY_PARTS: Final[LiteralString] = """
+BY_PARTS: Final[LiteralString] = f"""
 u.id = ANY (ARRAY(
-    SELECT n.id FROM read_model.users_names n WHERE n.name LIKE read_model.folded(%(q)s::text)
+    SELECT n.id FROM read_model.users_names n WHERE n.name LIKE {PART}
     UNION ALL
-    SELECT a.id FROM read_model.users a
-    WHERE a.deleted_at IS NULL AND read_model.folded(a.email) LIKE read_model.folded(%(q)s::text)
-))"""
+    SELECT a.id FROM read_model.users a WHERE a.deleted_at IS NULL AND read_model.folded(a.email) LIKE {PART}
+))"""  # noqa: S608 - a constant
 # Postgres has no text with U+0000
 Searched = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Sort = Literal["created_at", "-created_at", "email", "-email", "updated_at", "-updated_at"]
@@ -146,34 +144,21 @@ def question_of(listing: Listing) -> Question:
         where = " AND ".join((*conditions, *those))
         return f"SELECT {RECORD}, {place} AS place FROM {source} WHERE {where} {order} {listing.limit + 1}".encode()  # noqa: S608 - only from above
 
-    # looks: what their order finds first, narrowed
-    page = f"ORDER BY {{0}}.{{1}} {direction}, {{0}}.id {direction} LIMIT {listing.limit + 1}"
     look = by_parts = None
     if listing.q is not None and listing.email is None and INDEXED.search(listing.q):
         by_parts = of_those(*(BY_PARTS if name == "q" else FILTERS[name] for name in compared))
-        look = f"""
-SELECT {RECORD}, {place} AS place
-FROM (SELECT u.*, {column} AS key FROM {source} WHERE {" AND ".join(conditions)} {order} {LOOKED_THROUGH}) u
-WHERE {" AND ".join(filters)} {page.format("u", "key")}
-"""  # noqa: S608 - as above
+        first = f"SELECT u.*, {column} AS key FROM {source} WHERE {' AND '.join(conditions)} {order} {LOOKED_THROUGH}"  # noqa: S608 - as above
+        page = f"ORDER BY u.key {direction}, u.id {direction} LIMIT {listing.limit + 1}"
+        look = f"SELECT {RECORD}, {place} AS place FROM ({first}) u WHERE {' AND '.join(filters)} {page}".encode()  # noqa: S608 - as above
     elif by_update and compared and compared.keys() <= ORDERED_FILTERS:
+        # the users themselves are read of those alone who are wanted
+        places = " AND ".join(["o.updated_at IS NOT NULL", *after])
+        first = f"SELECT o.* FROM read_model.users_updated o WHERE {places} {order} {LOOKED_THROUGH}"  # noqa: S608 - as above
         wanted = " AND ".join(condition.replace("u.", "o.") for condition in filters)
-        look = f"""
-SELECT {RECORD}, NULL AS place
-FROM (
-    SELECT o.id, o.updated_at FROM (
-        SELECT * FROM read_model.users_updated o WHERE {" AND ".join(["o.updated_at IS NOT NULL", *after])}
-        {order} {LOOKED_THROUGH}
-    ) o WHERE {wanted} {page.format("o", "updated_at")}
-) o JOIN read_model.users u ON u.id = o.id {page.format("o", "updated_at")}
-"""  # noqa: S608 - as above
-    return Question(
-        sql=of_those(*filters),
-        values=values,
-        walks=not compared,
-        look=None if look is None else look.encode(),
-        by_parts=by_parts,
-    )
+        page = f"ORDER BY o.updated_at {direction}, o.id {direction} LIMIT {listing.limit + 1}"
+        ids = f"SELECT o.id, o.updated_at FROM ({first}) o WHERE {wanted} {page}"  # noqa: S608 - as above
+        look = f"SELECT {RECORD}, NULL AS place FROM ({ids}) o JOIN read_model.users u ON u.id = o.id {page}".encode()  # noqa: S608 - as above
+    return Question(sql=of_those(*filters), values=values, walks=not compared, look=look, by_parts=by_parts)
 
 
 def page_of(listing: Listing, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str | None]:

@@ -30,7 +30,7 @@ BEGIN
 
     SELECT count(*) INTO shown FROM read_model.users u WHERE u.id = erased;
     PERFORM read_model.put('read_model.users', json_build_array(record), NULL);
-    -- a projector may have written one since the statement above looked
+    -- a projector may have written a name since the statement above looked for one
     UPDATE read_model.users_names n SET name = NULL WHERE n.id = erased AND n.name IS NOT NULL;
 
     IF to_regclass('read_model.users_next') IS NOT NULL THEN

@@ -25,6 +25,18 @@ async def names(queries: httpx.AsyncClient, **parameters: object) -> list[str]:
     return [user["display_name"] for user in answer.json()["users"]]
 
 
+async def everybody(queries: httpx.AsyncClient, **parameters: str | int) -> list[dict[str, Any]]:
+    """Page after page."""
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = await queries.get("/users", params=parameters)
+        assert answer.status_code == 200, answer.text
+        found += answer.json()["users"]
+        if (cursor := answer.json()["next_cursor"]) is None:
+            return found
+        parameters["cursor"] = cursor
+
+
 async def test_a_list_shows_living_users_whole(
     queries: httpx.AsyncClient, model: ReadModel, make_user: MakeUser
 ) -> None:
@@ -184,14 +196,7 @@ async def test_what_q_finds_comes_in_every_order_and_page_by_page(
     order = {"created_at": [1, 2, 4, 5], "updated_at": [2, 4, 5, 1], "email": [4, 5, 1, 2]}[sort.removeprefix("-")]
     expected = [make_user(number).id for number in (reversed(order) if sort.startswith("-") else order)]
     for q in ("NEEDLE", "eedl", "ne", "e"):
-        found: list[str] = []
-        parameters: dict[str, str | int] = {"q": q, "sort": sort, "limit": 1}
-        while True:
-            page = (await queries.get("/users", params=parameters)).json()
-            found += [user["id"] for user in page["users"]]
-            if page["next_cursor"] is None:
-                break
-            parameters["cursor"] = page["next_cursor"]
+        found = [user["id"] for user in await everybody(queries, q=q, sort=sort, limit=1)]
         assert [one for one in found if one != str(make_user(3).id)] == [str(one) for one in expected]
     assert await names(queries, q="needle", role="admin", sort=sort) == ["Hay"]
     assert await names(queries, q="needle", status="disabled", sort=sort) == ["A needle"]
@@ -227,14 +232,7 @@ async def test_a_first_look_at_the_order_by_update_finds_what_all_of_it_has(
         ({"role": "admin", "status": "disabled", "email": "user003@example.com"}, [3]),
         ({"role": "nobody's"}, []),
     ):
-        found: list[str] = []
-        parameters = {**filters, "sort": sort, "limit": "2"}
-        while True:
-            page = (await queries.get("/users", params=parameters)).json()
-            found += [user["display_name"] for user in page["users"]]
-            if page["next_cursor"] is None:
-                break
-            parameters["cursor"] = page["next_cursor"]
+        found = [user["display_name"] for user in await everybody(queries, **filters, sort=sort, limit=2)]
         order = reversed(expected) if sort.startswith("-") else expected
         assert found == [f"User {number}" for number in order]
 
@@ -255,12 +253,5 @@ async def test_what_many_have_is_found_along_the_order(
     model.hold(users)
     order = sorted(users, key=lambda user: user.email, reverse=sort.startswith("-"))
     for q, wanted in (("needle", [user for user in order if user.display_name == "Needle"]), ("user0", order)):
-        found: list[str] = []
-        parameters: dict[str, str | int] = {"q": q, "sort": sort, "limit": 7}
-        while True:
-            page = (await queries.get("/users", params=parameters)).json()
-            found += [user["id"] for user in page["users"]]
-            if page["next_cursor"] is None:
-                break
-            parameters["cursor"] = page["next_cursor"]
+        found = [user["id"] for user in await everybody(queries, q=q, sort=sort, limit=7)]
         assert found == [str(user.id) for user in wanted]
