@@ -16,6 +16,8 @@ from muster_subscriber.source import Away, OutOfRange, Span, Topic
 POLL: Final = 0.25
 # of a poll while a broker that answers empty fetches at once is asked again only after a rest
 SHORT_POLL: Final = 0.003
+# seconds after which a partition that gives nothing is asked whether it still holds what is read
+LOOK_AFTER: Final = 2.0
 LONGEST_SILENCE: Final = 30.0
 STOP_WITHIN: Final = 5.0
 ANSWER_WITHIN_MS: Final = 10_000
@@ -96,7 +98,7 @@ class Broker:
             return
         consumer.assign([wanted])
         consumer.seek(wanted, span.start)
-        heard = time.monotonic()
+        heard = looked = time.monotonic()
         while True:
             with _away():
                 if await consumer.position(wanted) >= span.end:
@@ -104,10 +106,15 @@ class Broker:
                     consumer.unsubscribe()
                     return
                 polled = (await _getmany(consumer, wanted, seconds=POLL, limit=limit)).get(wanted, [])
+            now = time.monotonic()
             if polled:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > LONGEST_SILENCE:
+                heard = looked = now
+            elif now - heard > LONGEST_SILENCE:
                 raise Away(f"{wanted.topic}-{partition} gives nothing before its end at {span.end}")
+            elif now - looked > LOOK_AFTER:
+                if (await self.spans(topic, [partition]))[partition].end < span.end:
+                    raise OutOfRange(frozenset({partition}))
+                looked = now
             if records := [record for record in polled if record.offset < span.end]:
                 yield records
 

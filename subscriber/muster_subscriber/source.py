@@ -17,7 +17,7 @@ class Away(Exception):
 
 
 class OutOfRange(Exception):
-    """Partitions of the events topic do not have the offsets that were to be read from."""
+    """Partitions of a topic do not have the offsets that were to be read: it was truncated, or made anew."""
 
     def __init__(self, partitions: frozenset[int]) -> None:
         super().__init__(f"partitions {sorted(partitions)}")
@@ -42,7 +42,7 @@ class Source(Protocol):
     async def spans(self, topic: Topic, partitions: Sequence[int]) -> Mapping[int, Span]: ...
 
     def read(self, topic: Topic, partition: int, span: Span, *, limit: int) -> AsyncIterator[Sequence[Record]]:
-        """What a partition holds of a span, in order, up to `limit` records at a time."""
+        """What a partition holds of a span, in order, up to `limit` records at a time. Raises OutOfRange."""
         ...
 
     async def follow(self, offsets: Mapping[int, int]) -> None:

@@ -122,7 +122,7 @@ class Subscription:
                                 raise taken.stop
                         return
                 except OutOfRange as error:
-                    trouble = f"the events topic is not what it was: {error}"
+                    trouble = f"the topics are not what they were: {error}"
                 except Away as error:
                     trouble = f"the broker is away: {error}"
                 self.counts.retries += 1
@@ -180,13 +180,13 @@ class Subscription:
     async def _must_bootstrap(self, follower: Follower) -> bool:
         """Whether a partition never was, or cannot be gone on with: the topic is not the one that it was read from."""
         place = follower.place
-        if place.phase is Phase.SNAPSHOT:
-            return True
-        span = (await self._unless_stopped(self._source.spans(Topic.EVENTS, [follower.partition])))[follower.partition]
-        remade = not _within(follower, span) or not await self._same(follower, span)
+        topic = Topic.SNAPSHOT if place.phase is Phase.SNAPSHOT else Topic.EVENTS
+        span = (await self._unless_stopped(self._source.spans(topic, [follower.partition])))[follower.partition]
+        remade = not _within(follower, span) or not await self._same(follower, topic, span)
         if remade:
             follower.wait_for_all()
-        if remade or place.offset < span.start:
+        # a snapshot is begun anew anyway, wherever it begins
+        if remade or (topic is Topic.EVENTS and place.offset < span.start):
             self.counts.lost_places += 1
             log.warning(
                 "partition %d was %s: offset %d is to be read, it has %d to %d; bootstrapping",
@@ -195,13 +195,13 @@ class Subscription:
             return True
         return place.phase is not Phase.FOLLOWING
 
-    async def _same(self, follower: Follower, span: Span) -> bool:
+    async def _same(self, follower: Follower, topic: Topic, span: Span) -> bool:
         """Whether the record before the place is the one that was read there, as far as that can be told."""
         place = follower.place
         if place.last is None or not span.start < place.offset <= span.end:
             return True
         before = Span(start=place.offset - 1, end=place.offset)
-        async with aclosing(_generator(self._source.read(Topic.EVENTS, follower.partition, before, limit=1))) as read:
+        async with aclosing(_generator(self._source.read(topic, follower.partition, before, limit=1))) as read:
             async for records in read:
                 return identity_of(records[0]) == place.last
         return True
@@ -213,7 +213,7 @@ class Subscription:
         spans = await self._unless_stopped(
             self._source.spans(Topic.EVENTS, [follower.partition for follower in followers])
         )
-        other = [one.partition for one in followers if not await self._same(one, spans[one.partition])]
+        other = [one.partition for one in followers if not await self._same(one, Topic.EVENTS, spans[one.partition])]
         if other:
             raise OutOfRange(frozenset(other))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from confluent_kafka.cimpl import NewTopic
 from events.partitioning import partition_of
 from muster.embedded.broker import EmbeddedBroker
 from muster_subscriber import Poisoned, Subscription
+from muster_subscriber.decoding import Record
 from muster_subscriber.feed import ClientCredentials, Feed
+from muster_subscriber.kafka import Broker
+from muster_subscriber.source import Span, Topic
 from muster_subscriber.sqlite import SqliteUsers
 from runtime.settings import Settings
 from tests.databases import PARTITIONS, MakeSettings
@@ -205,6 +208,40 @@ async def test_topics_made_anew_under_a_subscription_are_noticed(
     published.flush()
     await until_exact(table, lambda: dict(published.versions))
     assert table.connection.execute("SELECT count(*) FROM users WHERE applied <> version").fetchone() == (0,)
+
+
+@pytest.mark.broker
+async def test_topics_made_anew_under_a_bootstrap_are_noticed(
+    make_settings: MakeSettings, table: SqliteUsers, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = Published(make_settings(broker=True))
+    people = published.create(12)
+    published.flush()
+    last = max(partition_of(user.id, PARTITIONS) for user in people)
+    read, remade = Broker.read, asyncio.Event()
+
+    async def late(
+        broker: Broker, topic: Topic, partition: int, span: Span, *, limit: int
+    ) -> AsyncGenerator[Sequence[Record]]:
+        if (topic, partition) == (Topic.EVENTS, last) and not remade.is_set():
+            # its snapshot has been applied, and where its events end has been asked
+            await asyncio.to_thread(make_anew, published.settings)
+            remade.set()
+        async for records in read(broker, topic, partition, span, limit=limit):
+            yield records
+
+    monkeypatch.setattr(Broker, "read", late)
+    subscription = follow(published.settings, table)
+    await asyncio.wait_for(remade.wait(), 30)
+
+    async def noticed() -> bool:
+        return subscription.counts.lost_places > 0
+
+    await aeventually(noticed, what="the topic is another")
+    published.repeat(list(published.sent))
+    published.delete(people[0].id)
+    published.flush()
+    await until_exact(table, lambda: dict(published.versions))
 
 
 @pytest.mark.broker

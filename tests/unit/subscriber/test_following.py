@@ -320,6 +320,30 @@ async def test_nobody_is_gone_while_new_topics_are_being_filled(muster_users: Mu
     assert counts.lost_places == 0
 
 
+@pytest.mark.parametrize("stop_after", range(1, 11))
+async def test_nor_when_they_were_made_anew_in_the_middle_of_a_bootstrap(
+    muster_users: MusterUsers, table: SqliteUsers, stop_after: int
+) -> None:
+    for _ in range(10):
+        muster_users.update(muster_users.create())
+    muster_users.compact()
+    async with muster_users.subscription(table, limit=2) as subscription:
+        done = 0
+        async for change in subscription:
+            table.apply([change], change.bookmark)
+            done += 1
+            if done == stop_after:
+                break
+    muster_users.make_anew(filled=False)
+    for first in range(len(muster_users.events)):
+        told, _ = await bring_up(muster_users, table)
+        assert not [change for change in told if change.kind is Kind.GONE]
+        muster_users.fill_one(first)
+    await bring_up(muster_users, table)
+    assert living(table) == muster_users.living
+    assert (await bring_up(muster_users, table))[1] == Counts()
+
+
 async def test_of_two_that_follow_a_partition_one_is_told_that_it_moved(
     muster_users: MusterUsers, table: SqliteUsers
 ) -> None:
