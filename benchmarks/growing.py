@@ -30,6 +30,7 @@ from events.recording import Actor, Metadata
 from events.relay import Relay
 from events.user import Change, EventId, UserCreated, UserId, UserUpdated, changes_between
 from events.writer import Append, Appended, Idempotency, Writer
+from projector.lanes import LANES
 from projector.model_store import ModelStore
 from projector.pending_lists import PendingLists
 from projector.projector import Projector
@@ -230,10 +231,10 @@ async def relayed(asked: Growing, settings: Settings) -> Step:
 
 async def projected(asked: Growing, settings: Settings) -> Step:
     url = settings.database_url.get_secret_value()
-    session = Session(url, application="benchmark projector", timeout=60)
+    writing = [Session(url, application="benchmark projector", timeout=60) for _ in range(LANES)]
     reading = Session(url, application="benchmark projector's log", timeout=60, reads=True)
     store = ModelStore(
-        session,
+        writing,
         reading,
         open_keyring(settings),
         events_topic=settings.events_topic,
@@ -257,9 +258,8 @@ async def projected(asked: Growing, settings: Settings) -> Step:
             projector.stop()
             await running
             tidying.cancel()
-            await merging.close()
-            await session.close()
-            await reading.close()
+            for session in (*writing, reading, merging):
+                await session.close()
 
 
 async def measured(asked: Growing) -> dict[str, Step]:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from events.keyring import open_keyring
+from projector.lanes import LANES
 from projector.model_store import ModelStore
 from projector.pending_lists import PendingLists
 from projector.projector import Projector
@@ -24,11 +25,11 @@ STOP_WITHIN = 10.0
 def create_app(settings: Settings) -> FastAPI:
     """One projector, with health and metrics over HTTP beside it. Raises BadKey."""
     url = settings.database_url.get_secret_value()
-    session = Session(url, application="muster projector", timeout=STATEMENT_TIMEOUT)
+    writing = [Session(url, application="muster projector", timeout=STATEMENT_TIMEOUT) for _ in range(LANES)]
     reading = Session(url, application="muster projector log", timeout=STATEMENT_TIMEOUT, reads=True)
     merging = Session(url, application="muster projector merging", timeout=STATEMENT_TIMEOUT)
     store = ModelStore(
-        session,
+        writing,
         reading,
         open_keyring(settings),
         events_topic=settings.events_topic,
@@ -64,7 +65,8 @@ def create_app(settings: Settings) -> FastAPI:
             await beats.close()
             await merging.close()
             await reading.close()
-            await session.close()
+            for session in writing:
+                await session.close()
 
     return web_app(
         title="Muster projector",

@@ -1,7 +1,7 @@
-"""Records of the topic, applied to the read model: rows, parked users and offsets in one transaction."""
+"""Records of the topic, applied to the read model: a partition's rows, parked users and offset in one transaction."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -12,6 +12,7 @@ from events.envelope import Opened
 from events.recording import Position
 from events.topics import Record
 from projector.catch_up import APPLIED
+from projector.lanes import apart, together
 from projector.model_store import ModelStore, Progress, Step
 from projector.opening import OpenedBatch, opened
 from projector.parking import tell
@@ -90,24 +91,30 @@ class Applier:
     async def apply(self, found: Prepared) -> None:
         """Apply them to the model, if the partitions stand there where the steps begin.
 
-        Raises TopicAhead, PartitionMoved, VersionsMissing, NewerShape and TooManyParked: then nothing was done.
+        Raises TopicAhead, PartitionMoved, VersionsMissing, NewerShape and TooManyParked: then of some partitions, or of
+        all, nothing was done.
         """
-        batches = found.batches
-        for batch in batches.values():
+        for batch in found.batches.values():
             if batch.newest is not None:
                 await self._check_not_ahead(*batch.newest)
         failpoint("projector.before_apply")
+        lanes = apart({number: len(batch.rows) for number, batch in found.batches.items()})
+        await together(self._apply(found, numbers) for numbers in lanes)
+        _log(found.batches.values())
+
+    async def _apply(self, found: Prepared, numbers: Collection[int]) -> None:
+        """Those of some partitions, in one transaction."""
+        batches = [found.batches[number] for number in numbers]
         parked = await self._store.project(
-            [row for batch in batches.values() for row in batch.rows],
-            found.steps,
-            parks=[park for batch in batches.values() for park in batch.parks],
+            [row for batch in batches for row in batch.rows],
+            [step for step in found.steps if step.partition in numbers],
+            parks=[park for batch in batches for park in batch.parks],
             strict=True,
         )
         failpoint("projector.applied")
         tell(parked)
-        for number, after in found.moved.items():
-            POSITION.labels(number).set(after.position)
-        _log(batches.values())
+        for number in numbers:
+            POSITION.labels(number).set(found.moved[number].position)
 
     async def _check_not_ahead(self, position: Position, event_id: UUID) -> None:
         """An event is in the log before it is in the topic; raises TopicAhead when it is not."""

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from events.broker_connection import connection_arguments
-from events.topics import poll
+from events.topics import Record, poll
 from runtime.pacing import wait_at_most
 from runtime.settings import Settings
 
@@ -40,6 +40,18 @@ def events_consumer(settings: Settings, listener: ConsumerRebalanceListener) -> 
     )
     consumer.subscribe([settings.events_topic], listener=listener)
     return consumer
+
+
+async def poll_widely(consumer: AIOKafkaConsumer, *, seconds: float, limit: int) -> dict[TopicPartition, list[Record]]:
+    """The records that have come, up to `limit` of some partitions and as many of the others; empty after `seconds`.
+
+    The client gives what it has of one partition first, and several are applied at once.
+    """
+    polled = await poll(consumer, seconds=seconds, limit=limit)
+    others = consumer.assignment() - polled.keys()
+    if others and sum(map(len, polled.values())) == limit:
+        polled |= await poll(consumer, *others, seconds=0, limit=limit)
+    return polled
 
 
 async def stay(consumer: AIOKafkaConsumer, seconds: float) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -80,12 +81,12 @@ class Published:
 class ModelStore:
     """The read model's side of the database. Raises Unavailable and OutcomeUnknown when it is away.
 
-    `reading` is for the log, which is read while the model is written.
+    `writing`: as many batches are applied at once. `reading` is for the log, which is read while the model is written.
     """
 
     def __init__(
         self,
-        session: Session,
+        writing: Sequence[Session],
         reading: Session,
         keyring: Keyring,
         *,
@@ -93,7 +94,11 @@ class ModelStore:
         partitions: int,
         parked_limit: int,
     ) -> None:
-        self._session = session
+        self._session = writing[0]
+        # the one that was used last is used next: the others connect when they are needed
+        self._free: asyncio.LifoQueue[Session] = asyncio.LifoQueue()
+        for session in reversed(writing):
+            self._free.put_nowait(session)
         self._reading = reading
         self._keyring = keyring
         self._topic = events_topic
@@ -108,17 +113,20 @@ class ModelStore:
         A row that the table does not take is parked with its user's later ones; whatever the database says of itself
         parks nothing. Raises PartitionMoved, VersionsMissing, NewerShape and TooManyParked: then nothing was done.
         """
+        session = await self._free.get()
         try:
             if not parks:
                 try:
-                    _raise_missing(await self._session.fetch(PROJECT, _projection(folded(rows), steps, strict=strict)))
+                    _raise_missing(await session.fetch(PROJECT, _projection(folded(rows), steps, strict=strict)))
                 except REFUSALS:
                     pass
                 else:
                     return []
-            return await self._session.use(lambda connection: self._sift(connection, rows, steps, parks))
+            return await session.use(lambda connection: self._sift(connection, rows, steps, parks))
         except psycopg.DatabaseError as error:
             raise _translated(error) from None
+        finally:
+            self._free.put_nowait(session)
 
     async def progress(self, partitions: Iterable[int]) -> dict[int, Progress]:
         """Where the partitions stand; a partition that never moved is not in it."""

@@ -13,10 +13,10 @@ from prometheus_client import Counter
 from events.broker_connection import refusal_of
 from events.keyring import WrongKey
 from events.parked import TooManyParked
-from events.topics import Record, WrongPartitions, ensure_topics, poll, spans
+from events.topics import Record, WrongPartitions, ensure_topics, spans
 from projector.applying import Applier, TopicAhead, prepared
 from projector.catch_up import BATCH, land, read_log, read_users
-from projector.consumer import LONG_POLL, SHORT_POLL, UNPLACED, events_consumer, pause, stay
+from projector.consumer import LONG_POLL, SHORT_POLL, UNPLACED, events_consumer, pause, poll_widely, stay
 from projector.model_store import (
     ModelStore,
     NewerShape,
@@ -178,7 +178,7 @@ class Projector(ConsumerRebalanceListener):
                 rest = self._settings.fetch_pause
                 await linger("projector.poll")
                 try:
-                    polled = await poll(consumer, seconds=SHORT_POLL if rest else LONG_POLL, limit=BATCH)
+                    polled = await poll_widely(consumer, seconds=SHORT_POLL if rest else LONG_POLL, limit=BATCH)
                 except UNPLACED:
                     # leaving the group over it would upset it again
                     self._misplaced = True

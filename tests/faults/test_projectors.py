@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -104,6 +105,50 @@ def test_projectors_are_added_and_killed_under_load(start_process: StartProcess,
         assert client.get("/users", params={"limit": 1}, headers=fresh).status_code == 200
     assert behind(owner) == []
     assert sorted(positions) == list(range(1, len(positions) + 1))
+
+
+def test_of_two_transactions_the_projector_dies_between(start_process: StartProcess, owner: Owner) -> None:
+    """A large batch is applied in two, each of partitions of its own: the other's records come again."""
+    command = start_process("command_api").wait_until_ready()
+
+    def create(first: int, count: int) -> None:
+        lines = "\n".join(f'{{"email": "user{number}@example.com"}}' for number in range(first, first + count))
+        with command.client() as client:
+            headers = {"Content-Type": "application/x-ndjson"}
+            assert client.post("/users/import", content=lines, headers=headers).is_success
+
+    def all_applied() -> bool:
+        return behind(owner) == []
+
+    projector = start_process("projector", projector_instance="one").wait_until_ready()
+    create(0, 30)
+    eventually(all_applied, what="all is applied")
+    assert projector.stop() == 0
+    create(30, 1500)
+    eventually(lambda: published(owner) == 1530, what="all is published")
+    before = applied(owner)
+    with owner.transaction():
+        # whoever moves this partition waits
+        owner.execute("SELECT FROM read_model.progress WHERE partition = 0 FOR UPDATE")
+        doomed = start_process("projector", projector_instance="one", failpoints="projector.applied=kill")
+        assert doomed.wait_until_dead() == -signal.SIGKILL
+        after = applied(owner)
+        assert after[0] == before[0]
+        assert after != before
+    start_process("projector", projector_instance="one").wait_until_ready()
+    eventually(all_applied, what="all is applied")
+
+
+def applied(owner: Owner) -> dict[int, int]:
+    """The offset that each partition goes on at."""
+    found = owner.execute("SELECT partition, next_offset FROM read_model.progress").fetchall()
+    return {row["partition"]: row["next_offset"] for row in found}
+
+
+def published(owner: Owner) -> int:
+    """The position up to which every partition has every event."""
+    row = owner.execute("SELECT min(position) AS position FROM log.publication").fetchone()
+    return int(row["position"]) if row is not None else 0
 
 
 def test_a_consumer_that_is_alive_and_does_not_move_is_made_anew(start_process: StartProcess, owner: Owner) -> None:
