@@ -18,6 +18,7 @@ from events.broker_connection import RIGHTS, Refusal, refusal_of
 from events.fitting import email_index, keks_in_use, wrong_index_key
 from events.keyring import BadKey, open_digester, open_keyring, read_key, read_keys
 from events.topics import admin_client
+from migrations.apply import OLDEST_SERVER
 from muster.answers import Answer, Finding
 from muster.failures import CannotRun
 from muster.kek import check_kek
@@ -32,7 +33,6 @@ State = Literal["ok", "warning", "failed"]
 CLOCK_NOTICED, CLOCK_WRONG = 1.0, 5.0
 BROKER_WITHIN: Final = 15.0
 NO_ERROR: Final = 0
-OLDEST_SERVER: Final = 14
 
 SERVER: Final = """
 SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int / 10000 AS major,

@@ -24,12 +24,16 @@ def migrate() -> Answer:
     DATABASE_URL is the owner's; the passwords come from COMMAND_, QUERY_ and PROJECTOR_DATABASE_PASSWORD. Each may be
     in a file that the same name with _FILE names.
     """
+    from migrations.apply import OldServer  # noqa: PLC0415
     from migrations.apply import migrate as apply  # noqa: PLC0415
     from muster.role_passwords import role_passwords_from  # noqa: PLC0415
 
     database_url = secret_from(os.environ, "DATABASE_URL") or target_stack().database_url
     passwords = role_passwords_from(os.environ)
-    apply(database_url, role_passwords=passwords)
+    try:
+        apply(database_url, role_passwords=passwords)
+    except OldServer as error:
+        raise CannotRun(str(error)) from None
     kept = "; passwords set: " + ", ".join(passwords) if passwords else ""
     return Answer(result={"passwords_set": [*passwords]}, words=[f"the database is at the newest schema{kept}"])
 

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.pool import NullPool
 
 from migrations import apply
-from migrations.apply import migrate
+from migrations.apply import OldServer, migrate
 from projector import read_model, table_ddl
 from runtime.database import sqlalchemy_url
 from tests.catalog import users_table
@@ -32,6 +32,17 @@ def shape(column: "Column[object]") -> tuple[str, bool, bool, bool]:
         column.primary_key,
         isinstance(column.server_default, Computed),
     )
+
+
+def test_an_older_server_is_refused_before_anything_is_made(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "OLDEST_SERVER", 1000)
+    with psycopg.connect(database_url, autocommit=True) as empty:
+        for schema in ("log", "read_model", "identity"):
+            empty.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE".encode())
+        empty.execute("DROP TABLE IF EXISTS alembic_version")
+        with pytest.raises(OldServer, match=r"^PostgreSQL \d+\S* is too old: use PostgreSQL 1000 or newer$"):
+            migrate(database_url, role_passwords={})
+        assert empty.execute("SELECT FROM pg_tables WHERE tablename = 'alembic_version'").fetchall() == []
 
 
 def test_the_declared_tables_are_those_that_the_migrations_make(engine: Engine) -> None:
