@@ -6,14 +6,12 @@ transactions one may be refused, and the other is applied all the same.
 
 import asyncio
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 # transactions at once
 LANES: Final = 2
 # rows from which on a batch is worth a second transaction
 WORTH: Final = 500
-
-T = TypeVar("T")
 
 
 def apart(rows: Mapping[int, int]) -> Sequence[Collection[int]]:
@@ -29,12 +27,8 @@ def apart(rows: Mapping[int, int]) -> Sequence[Collection[int]]:
     return [lane for lane in lanes if lane]
 
 
-async def together(works: Iterable[Awaitable[T]]) -> list[T]:
-    """What all of them give. None is cut off by another's failure; the first failure is raised when all have ended."""
-    outcomes = await asyncio.gather(*works, return_exceptions=True)
-    given: list[T] = []
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
+async def together(works: Iterable[Awaitable[None]]) -> None:
+    """Do all of them. None is cut off by another's failure; the first failure is raised when all have ended."""
+    for outcome in await asyncio.gather(*works, return_exceptions=True):
+        if outcome is not None:
             raise outcome
-        given.append(outcome)
-    return given

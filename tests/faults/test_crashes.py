@@ -10,6 +10,7 @@ import pytest
 
 from tests.databases import MakeSettings
 from tests.processes import Process, StartProcess
+from tests.publication import published
 from tests.topics import TopicRecord, records_of
 from tests.waiting import eventually
 
@@ -33,11 +34,7 @@ def log_positions(owner: Owner) -> list[int]:
 
 
 def wait_until_published(owner: Owner, position: int) -> None:
-    def published() -> bool:
-        row = owner.execute("SELECT min(position) AS position, count(*) AS count FROM log.publication").fetchone()
-        return row is not None and row["count"] > 0 and row["position"] >= position
-
-    eventually(published, what=f"position {position} is published")
+    eventually(lambda: published(owner, position), what=f"position {position} is published")
 
 
 def assert_published_once_in_order(records: list[TopicRecord], positions: list[int]) -> None:

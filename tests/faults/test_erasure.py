@@ -17,6 +17,7 @@ from tests.command_line import Operate
 from tests.databases import MakeSettings, as_role
 from tests.dumps import Dumps
 from tests.processes import ROLES, Process, Stack, StartProcess
+from tests.publication import published
 from tests.topics import TopicRecord, make_anew, records_of
 from tests.waiting import eventually
 
@@ -55,11 +56,6 @@ def erasure(owner: Owner) -> dict[str, Any]:
 
 def wait_until_buried(owner: Owner) -> None:
     eventually(lambda: erasure(owner)["buried_at"], what="the tombstone is confirmed")
-
-
-def published(owner: Owner, position: int) -> bool:
-    row = owner.execute("SELECT min(position) AS position, count(*) AS count FROM log.publication").fetchone()
-    return row is not None and row["count"] > 0 and row["position"] >= position
 
 
 def personal(records: list[TopicRecord]) -> list[TopicRecord]:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.plain_http import PLAIN
 from tests.processes import Process, StartProcess
+from tests.publication import published
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.broker
@@ -125,7 +126,7 @@ def test_of_two_transactions_the_projector_dies_between(start_process: StartProc
     eventually(all_applied, what="all is applied")
     assert projector.stop() == 0
     create(30, 1500)
-    eventually(lambda: published(owner) == 1530, what="all is published")
+    eventually(lambda: published(owner, 1530), what="all is published")
     before = applied(owner)
     with owner.transaction():
         # whoever moves this partition waits
@@ -143,12 +144,6 @@ def applied(owner: Owner) -> dict[int, int]:
     """The offset that each partition goes on at."""
     found = owner.execute("SELECT partition, next_offset FROM read_model.progress").fetchall()
     return {row["partition"]: row["next_offset"] for row in found}
-
-
-def published(owner: Owner) -> int:
-    """The position up to which every partition has every event."""
-    row = owner.execute("SELECT min(position) AS position FROM log.publication").fetchone()
-    return int(row["position"]) if row is not None else 0
 
 
 def test_a_consumer_that_is_alive_and_does_not_move_is_made_anew(start_process: StartProcess, owner: Owner) -> None:

@@ -23,6 +23,17 @@ async def bring_up(users: MusterUsers, table: SqliteUsers, **options: Any) -> tu
     return told, subscription.counts
 
 
+async def begin(users: MusterUsers, table: SqliteUsers, *, stop_after: int, limit: int) -> None:
+    """Apply so many changes, one at a time, and end in the middle."""
+    async with users.subscription(table, limit=limit) as subscription:
+        done = 0
+        async for change in subscription:
+            table.apply([change], change.bookmark)
+            done += 1
+            if done == stop_after:
+                break
+
+
 async def one_by_one(users: MusterUsers, table: SqliteUsers, told: list[Change], **options: Any) -> None:  # noqa: ANN401 - likewise
     async with users.subscription(table, **options) as subscription:
         async for change in subscription:
@@ -66,14 +77,8 @@ async def test_one_change_at_a_time_each_with_its_bookmark(muster_users: MusterU
         muster_users.update(muster_users.create())
     muster_users.compact()
     for stop_after in (7, 13, 100):
-        # the application ends in the middle: the next one goes on there
-        async with muster_users.subscription(table, limit=5) as subscription:
-            done = 0
-            async for change in subscription:
-                table.apply([change], change.bookmark)
-                done += 1
-                if done == stop_after:
-                    break
+        # the next one goes on there
+        await begin(muster_users, table, stop_after=stop_after, limit=5)
     assert living(table) == muster_users.living
     assert table.connection.execute("SELECT DISTINCT applied FROM users").fetchall() == [(1,)]
     assert (await bring_up(muster_users, table))[0] == []
@@ -327,13 +332,7 @@ async def test_nor_when_they_were_made_anew_in_the_middle_of_a_bootstrap(
     for _ in range(10):
         muster_users.update(muster_users.create())
     muster_users.compact()
-    async with muster_users.subscription(table, limit=2) as subscription:
-        done = 0
-        async for change in subscription:
-            table.apply([change], change.bookmark)
-            done += 1
-            if done == stop_after:
-                break
+    await begin(muster_users, table, stop_after=stop_after, limit=2)
     muster_users.make_anew(filled=False)
     for first in range(len(muster_users.events)):
         told, _ = await bring_up(muster_users, table)
