@@ -100,7 +100,6 @@ class Applier:
         failpoint("projector.before_apply")
         lanes = apart({number: len(batch.rows) for number, batch in found.batches.items()})
         await together(self._apply(found, numbers) for numbers in lanes)
-        _log(found.batches.values())
 
     async def _apply(self, found: Prepared, numbers: Collection[int]) -> None:
         """Those of some partitions, in one transaction."""
@@ -115,6 +114,7 @@ class Applier:
         tell(parked)
         for number in numbers:
             POSITION.labels(number).set(found.moved[number].position)
+        _log(batches)
 
     async def _check_not_ahead(self, position: Position, event_id: UUID) -> None:
         """An event is in the log before it is in the topic; raises TopicAhead when it is not."""
