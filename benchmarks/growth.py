@@ -34,7 +34,6 @@ from run import INTERRUPTED, add_common_options, parsed, run_rounds, say, tell
 from seed import begin_topics, project_log
 from stack import Prepared, Stack, running_stack
 
-from events.wire import time_to_wire
 from muster.administrators import create_administrator
 from muster.failures import CannotRun
 from muster.seeding import seed_log
@@ -89,7 +88,7 @@ class Growth:
                 found = connection.execute(LIVING, (times, IDS)).fetchall()
                 ((created_at, user_id),) = connection.execute(MIDDLE, (found[0][0],)).fetchall()
             (stack.folder / "ids").write_text("\n".join(str(row[0]) for row in found))
-            cursor = cursor_after(Listing.model_validate({}), time_to_wire(created_at), str(user_id))
+            cursor = cursor_after(Listing.model_validate({}), created_at, user_id)
             self._paths[events] = {
                 "get by id": "/users/%(id)s",
                 "first page": "/users",

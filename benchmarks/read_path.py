@@ -21,7 +21,6 @@ from run import add_common_options, main
 from seed import seed_read_model
 from stack import Stack
 
-from events.wire import time_to_wire
 from query_api.listing import Listing, cursor_after
 
 QUERY, BARE = "query_api", "bare"
@@ -98,7 +97,7 @@ class ReadPath:
         with psycopg.connect(self._stack.database_url) as connection:
             places = connection.execute(PLACES, (ids[:5000],)).fetchall()
         first = Listing.model_validate({})
-        cursors = [cursor_after(first, time_to_wire(created_at), str(user_id)) for created_at, user_id in places]
+        cursors = [cursor_after(first, created_at, user_id) for created_at, user_id in places]
         self._cursors.write_text("\n".join(cursors))
         with psycopg.connect(self._stack.database_url, autocommit=True) as connection:
             connection.execute(TO_GUIDE)

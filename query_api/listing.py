@@ -3,7 +3,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal, LiteralString
+from typing import Annotated, Final, Literal, LiteralString
 from uuid import UUID
 
 import orjson
@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from events.email import canonical_email
 from events.record import EXAMPLE, ErasedRecord, UserRecord
 from events.user import Status
+from events.wire import time_to_wire
 from query_api.cursors import bad_cursor, cursor_of, place_in
 from query_api.model import RECORD
 
@@ -109,9 +110,10 @@ class Page(BaseModel):
 class Question:
     """A list in SQL; `walks` when its order alone finds the rows, whatever the values are.
 
-    Rows have the columns of RECORD and `place`: what they are sorted by, if that is none of them. There is one more
-    than the limit when there is a next page. `look` costs little, and gives the same rows if it gives one more than the
-    limit; otherwise it has not said anything. `by_parts` gives the same rows as `sql`, sooner unless COMMON says yes.
+    The answer is one row: `users`, the JSON of each with commas between, or NULL; of the last of a full page `key`,
+    which they are sorted by, and `id`; and whether there are `more`. `look` costs little, and gives the same page if it
+    says that there are more; otherwise it has not said anything. `by_parts` gives the same page as `sql`, sooner unless
+    COMMON says yes.
     """
 
     sql: bytes
@@ -136,20 +138,26 @@ def question_of(listing: Listing) -> Question:
         values |= {"key": key, "last_id": last_id}
         after.append(f"({column}, {user_id}) {'<' if descending else '>'} (%(key)s, %(last_id)s)")
     conditions = ["u.deleted_at IS NULL", *after]
-    place = "u.email_canonical" if column == COLUMNS["email"] else "NULL"
     # the planner must know the limit, so it is no parameter
     order = f"ORDER BY {column} {direction}, {user_id} {direction} LIMIT"
 
+    def page_of(selected: str) -> bytes:
+        # an aggregate takes rows in the order in which a sorted subquery gives them
+        return f"""
+SELECT array_to_string((array_agg(p.record))[:{listing.limit}], ',') AS users, count(*) > {listing.limit} AS more,
+    (array_agg(p.key))[{listing.limit}] AS key, (array_agg(p.id))[{listing.limit}] AS id
+FROM (SELECT {RECORD} AS record, {selected}) p""".encode()  # noqa: S608 - only from above
+
     def of_those(*those: str) -> bytes:
         where = " AND ".join((*conditions, *those))
-        return f"SELECT {RECORD}, {place} AS place FROM {source} WHERE {where} {order} {listing.limit + 1}".encode()  # noqa: S608 - only from above
+        return page_of(f"{column} AS key, u.id FROM {source} WHERE {where} {order} {listing.limit + 1}")
 
     look = by_parts = None
     if listing.q is not None and listing.email is None and INDEXED.search(listing.q):
         by_parts = of_those(*(BY_PARTS if name == "q" else FILTERS[name] for name in compared))
         first = f"SELECT u.*, {column} AS key FROM {source} WHERE {' AND '.join(conditions)} {order} {LOOKED_THROUGH}"  # noqa: S608 - as above
         page = f"ORDER BY u.key {direction}, u.id {direction} LIMIT {listing.limit + 1}"
-        look = f"SELECT {RECORD}, {place} AS place FROM ({first}) u WHERE {' AND '.join(filters)} {page}".encode()  # noqa: S608 - as above
+        look = page_of(f"u.key, u.id FROM ({first}) u WHERE {' AND '.join(filters)} {page}")
     elif by_update and compared and compared.keys() <= ORDERED_FILTERS:
         # the users themselves are read of those alone who are wanted
         places = " AND ".join(["o.updated_at IS NOT NULL", *after])
@@ -157,24 +165,14 @@ def question_of(listing: Listing) -> Question:
         wanted = " AND ".join(condition.replace("u.", "o.") for condition in filters)
         page = f"ORDER BY o.updated_at {direction}, o.id {direction} LIMIT {listing.limit + 1}"
         ids = f"SELECT o.id, o.updated_at FROM ({first}) o WHERE {wanted} {page}"  # noqa: S608 - as above
-        look = f"SELECT {RECORD}, NULL AS place FROM ({ids}) o JOIN read_model.users u ON u.id = o.id {page}".encode()  # noqa: S608 - as above
+        look = page_of(f"o.updated_at AS key, u.id FROM ({ids}) o JOIN read_model.users u ON u.id = o.id {page}")
     return Question(sql=of_those(*filters), values=values, walks=not compared, look=look, by_parts=by_parts)
 
 
-def page_of(listing: Listing, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str | None]:
-    """The users of a question's rows, and the cursor of the page after them."""
-    places = [row.pop("place") for row in rows]
-    if len(rows) <= listing.limit:
-        return rows, None
-    rows = rows[: listing.limit]
-    last, place = rows[-1], places[len(rows) - 1]
-    key = last[listing.sort.removeprefix("-")] if place is None else place
-    return rows, cursor_after(listing, key, last["id"])
-
-
-def cursor_after(listing: Listing, key: str, user_id: str) -> str:
+def cursor_after(listing: Listing, key: datetime | str, user_id: UUID) -> str:
     """The place after this user: the sort key, a time as it is on the wire, and id, with what they belong to."""
-    return cursor_of([listing.kind(), key, user_id])
+    place = time_to_wire(key) if isinstance(key, datetime) else key
+    return cursor_of([listing.kind(), place, str(user_id)])
 
 
 def _compared(listing: Listing) -> dict[str, object]:

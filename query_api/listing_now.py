@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 import orjson
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from query_api.listing import COMMON, Listing, Question, page_of, question_of
+from query_api.listing import COMMON, Listing, Question, cursor_after, question_of
+from query_api.model import body_of
 from runtime.database import Connection, Row, Session
 from runtime.failures import Overloaded, Unavailable
 
@@ -74,8 +75,7 @@ class Lists:
             del self._waiting[listing]
         self._under_way[listing] = run
         try:
-            rows = await lane.use(lambda connection: _rows(connection, question, listing.limit))
-            return _page(listing, rows)
+            return _page(listing, await lane.use(lambda connection: _answer(connection, question)))
         finally:
             lanes.put_back(lane)
             if self._under_way[listing] is run:
@@ -113,23 +113,23 @@ class _Lanes:
             await session.close()
 
 
-async def _rows(connection: Connection, question: Question, limit: int) -> list[Row]:
-    async def asked(sql: bytes) -> list[Row]:
+async def _answer(connection: Connection, question: Question) -> Row:
+    async def asked(sql: bytes) -> Row:
         cursor = await connection.execute(sql, question.values, prepare=True)
-        return await cursor.fetchall()
+        [row] = await cursor.fetchall()
+        return row
 
-    if question.by_parts is not None:
-        [found] = await asked(COMMON.encode())
-        if not found["common"]:
-            return await asked(question.by_parts)
-    if question.look is not None and len(rows := await asked(question.look)) > limit:
-        return rows
+    if question.by_parts is not None and not (await asked(COMMON.encode()))["common"]:
+        return await asked(question.by_parts)
+    if question.look is not None and (answer := await asked(question.look))["more"]:
+        return answer
     return await asked(question.sql)
 
 
-def _page(listing: Listing, rows: list[Row]) -> PageNow:
-    users, cursor = page_of(listing, rows)
-    body = orjson.dumps({"users": users, "next_cursor": cursor})
+def _page(listing: Listing, answer: Row) -> PageNow:
+    cursor = cursor_after(listing, answer["key"], answer["id"]) if answer["more"] else None
+    users = body_of(f"[{answer['users'] or ''}]")
+    body = b'{"users":%s,"next_cursor":%s}' % (users, orjson.dumps(cursor))
     if cursor is None:
         return PageNow(body=body, next=None)
     query = urlencode({**listing.filters(), "sort": listing.sort, "limit": str(listing.limit), "cursor": cursor})

@@ -9,20 +9,30 @@ from runtime.database import Row, Session
 
 # RFC 3339 in UTC with microseconds, as events.wire.time_to_wire has it
 _TIME: Final[LiteralString] = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
-# Columns of `read_model.users u`: a row of them is the JSON of UserRecord as it stands, so nothing in it is made twice.
-# What is sorted or compared is named with the u: without it a time is this text.
-RECORD: Final[
-    LiteralString
-] = f"""u.id::text AS id, u.version, u.email, u.display_name, u.status, u.roles, u.attributes,
-    to_char(u.created_at AT TIME ZONE 'UTC', {_TIME}) AS created_at,
-    to_char(u.updated_at AT TIME ZONE 'UTC', {_TIME}) AS updated_at,
-    to_char(u.password_changed_at AT TIME ZONE 'UTC', {_TIME}) AS password_changed_at"""
+# The JSON of UserRecord, from a row of `read_model.users u`: it goes out as it stands, so nothing in it is made twice.
+# NULL for a deleted user, as anything with NULL is; row_to_json takes a third longer.
+RECORD: Final[LiteralString] = f"""
+'{{"id":"' || u.id
+    || '","version":' || u.version
+    || ',"email":' || to_json(u.email)
+    || ',"display_name":' || coalesce(to_json(u.display_name)::text, 'null')
+    || ',"status":' || to_json(u.status)
+    || ',"roles":' || to_json(u.roles)
+    || ',"attributes":' || u.attributes
+    || ',"created_at":"' || to_char(u.created_at AT TIME ZONE 'UTC', {_TIME})
+    || '","updated_at":"' || to_char(u.updated_at AT TIME ZONE 'UTC', {_TIME})
+    || '","password_changed_at":'
+    || coalesce('"' || to_char(u.password_changed_at AT TIME ZONE 'UTC', {_TIME}) || '"', 'null')
+    || '}}'"""
 # LATERAL: an index look-up each. With ANY, what was planned when there were few users stayed a scan of all of them.
 BY_ID: Final[LiteralString] = f"""
-SELECT {RECORD}, u.position, u.deleted_at IS NOT NULL AS deleted
+SELECT u.id::text AS id, u.version, u.position, u.deleted_at IS NOT NULL AS deleted, {RECORD} AS record
 FROM unnest(%s::uuid[]) AS wanted (id)
 CROSS JOIN LATERAL (SELECT * FROM read_model.users f WHERE f.id = wanted.id LIMIT 1) u
 """  # noqa: S608 - a constant
+# every digit as a zero: as many in a row as the largest integer of 64 bits has are found without an expression
+_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+_LARGE: Final = b"0" * 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +68,16 @@ class Model:
         return [found.get(user_id) for user_id in ids]
 
 
+def body_of(text: str) -> bytes:
+    """JSON that holds RECORDs, with numbers as they were sent.
+
+    1e300 is three hundred digits in PostgreSQL's jsonb, an integer for a reader who knows large ones.
+    """
+    body = text.encode()
+    return orjson.dumps(orjson.loads(body)) if _LARGE in body.translate(_AS_ZEROS) else body
+
+
 def _found(row: Row) -> Found:
-    position, deleted = row.pop("position"), row.pop("deleted")
-    body = b"" if deleted else orjson.dumps(row)
-    return Found(version=row["version"], position=position, deleted=deleted, body=body)
+    deleted: bool = row["deleted"]
+    body = b"" if deleted else body_of(row["record"])
+    return Found(version=row["version"], position=row["position"], deleted=deleted, body=body)

@@ -132,7 +132,7 @@ def test_a_list_walks_its_order_though_the_plan_was_made_when_there_were_none(
     first = Listing.model_validate({"sort": sort})
     key = NOON.isoformat() if sort.endswith("_at") else "ada@example.com"
     with psycopg.connect(database_url, options=BY_ORDER) as connection:
-        for one in (first, first.model_copy(update={"cursor": cursor_after(first, key, str(UUID(int=1)))})):
+        for one in (first, first.model_copy(update={"cursor": cursor_after(first, key, UUID(int=1))})):
             question = question_of(one)
             assert question.walks
             plan = str(connection.execute(b"EXPLAIN " + question.sql, question.values).fetchall())

@@ -19,10 +19,22 @@ async def test_a_user_is_answered_whole(queries: httpx.AsyncClient, model: ReadM
     attributes: dict[str, Any] = {
         "big": 18446744073709551615,
         "float": 1.5,
-        "text": "é",
+        "large": 1e300,
+        "small": 5e-324,
+        "text": "é\u2028\U0001f600",
+        'a "key"': "a 'line'\\\r\n\x1f",
         "list": [None, True, {"x": {}}],
     }
-    user = replace(ADA, version=3, status=Status.DISABLED, attributes=attributes, password_changed_at=NOON)
+    user = replace(
+        ADA,
+        version=3,
+        email='"a, b"@bücher.example',
+        display_name='"Ada", {\\} 100% \\u0041\U0001f600',
+        status=Status.DISABLED,
+        roles=("admin", "user"),
+        attributes=attributes,
+        password_changed_at=NOON,
+    )
     model.hold([user], position=12)
     answer = await queries.get(PATH)
     assert answer.status_code == 200
@@ -34,6 +46,7 @@ async def test_a_user_is_answered_whole(queries: httpx.AsyncClient, model: ReadM
     del expected["deleted_at"]
     assert answer.json() == expected
     assert list(answer.json()) == list(expected)
+    assert (await queries.get("/users")).json()["users"] == [expected]
 
 
 async def test_an_unchanged_user_is_not_sent_again(queries: httpx.AsyncClient, model: ReadModel) -> None:
