@@ -6,12 +6,12 @@ from typing import Final
 from urllib.parse import urlencode
 
 import orjson
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from query_api.lanes import Lanes
 from query_api.listing import COMMON, Listing, Question, cursor_after, question_of
 from query_api.model import body_of
-from runtime.database import Connection, Row, Session
-from runtime.failures import Overloaded, Unavailable
+from runtime.database import Connection, Row
+from runtime.failures import Overloaded
 
 # connections for walks along an index, which are short, and for searches, which may not be
 WALKS, SEARCHES = 2, 3
@@ -42,8 +42,8 @@ class Lists:
     def __init__(self, url: str, *, timeout: float, queue_limit: int) -> None:
         self._timeout = timeout
         self._queue_limit = queue_limit
-        self._walks = _Lanes(url, options=f"{READ_ONLY} {BY_ORDER}", number=WALKS, timeout=timeout)
-        self._searches = _Lanes(url, options=f"{READ_ONLY} {PLANNED_ANEW}", number=SEARCHES, timeout=timeout)
+        self._walks = Lanes(url, options=f"{READ_ONLY} {BY_ORDER}", number=WALKS, timeout=timeout)
+        self._searches = Lanes(url, options=f"{READ_ONLY} {PLANNED_ANEW}", number=SEARCHES, timeout=timeout)
         self._waiting: dict[Listing, asyncio.Task[PageNow]] = {}
         self._under_way: dict[Listing, asyncio.Task[PageNow]] = {}
 
@@ -80,37 +80,6 @@ class Lists:
             lanes.put_back(lane)
             if self._under_way[listing] is run:
                 del self._under_way[listing]
-
-
-class _Lanes:
-    """A few connections, each lent to one at a time."""
-
-    def __init__(self, url: str, *, options: str, number: int, timeout: float) -> None:
-        told = f"{conninfo_to_dict(url).get('options') or ''} {options}"
-        self._timeout = timeout
-        self._sessions = [
-            Session(make_conninfo(url, options=told), application="muster query lists", timeout=timeout, reads=True)
-            for _ in range(number)
-        ]
-        # the one that was used last: its server process has everything at hand
-        self._free: asyncio.LifoQueue[Session] = asyncio.LifoQueue()
-        for session in self._sessions:
-            self.put_back(session)
-
-    async def take(self) -> Session:
-        """Raises Unavailable when none is free in time."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._free.get()
-        except TimeoutError:
-            raise Unavailable(f"earlier lists took longer than {self._timeout:g} s") from None
-
-    def put_back(self, session: Session) -> None:
-        self._free.put_nowait(session)
-
-    async def close(self) -> None:
-        for session in self._sessions:
-            await session.close()
 
 
 async def _answer(connection: Connection, question: Question) -> Row:
