@@ -3,7 +3,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal, LiteralString
+from typing import Annotated, Any, Final, Literal, LiteralString
 from uuid import UUID
 
 import orjson
@@ -89,6 +89,11 @@ class Listing(BaseModel):
         None, ge=0, le=2**63 - 1, description="users as they were once the log had this position; needs events:read"
     )
 
+    @property
+    def walks(self) -> bool:
+        """Its order alone finds the users, wherever the page is."""
+        return self.email is None and self.status is None and self.role is None and self.q is None
+
     def filters(self) -> dict[str, str]:
         """The filters as they stand in a query string."""
         sent = self.model_dump(mode="json", include=set(FILTERS), exclude_none=True)
@@ -108,17 +113,19 @@ class Page(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A list in SQL; `walks` when its order alone finds the rows, whatever the values are.
+    """A list in SQL.
 
-    The answer is one row: `users`, the JSON of each with commas between, or NULL; of the last of a full page `key`,
-    which they are sorted by, and `id`; and whether there are `more`. `look` costs little, and gives the same page if it
-    says that there are more; otherwise it has not said anything. `by_parts` gives the same page as `sql`, sooner unless
+    The answer is a row: `users`, the JSON of each with commas between, or NULL; of the last of a full page `key`, which
+    they are sorted by, and `id`; and whether there are `more`. `look` costs little, and gives the same page if it says
+    that there are more; otherwise it has not said anything. `by_parts` gives the same page as `sql`, sooner unless
     COMMON says yes.
+
+    A walk from a place has arrays for values: it asks for as many pages as these have elements, and a row's `number`,
+    from 1, says of which it is.
     """
 
     sql: bytes
-    values: Mapping[str, object]
-    walks: bool
+    values: Mapping[str, Any]
     look: bytes | None = None
     by_parts: bytes | None = None
 
@@ -132,21 +139,28 @@ def question_of(listing: Listing) -> Question:
     by_update = column == COLUMNS["updated_at"]
     source, user_id = (UPDATED, "o.id") if by_update else (USERS, "u.id")
     direction = "DESC" if descending else "ASC"
+    walks = listing.walks
     after: list[str] = []
     if listing.cursor is not None:
         key, last_id = _open_cursor(listing)
-        values |= {"key": key, "last_id": last_id}
-        after.append(f"({column}, {user_id}) {'<' if descending else '>'} (%(key)s, %(last_id)s)")
+        values |= {"key": [key], "last_id": [last_id]} if walks else {"key": key, "last_id": last_id}
+        place = "(place.key, place.last_id)" if walks else "(%(key)s, %(last_id)s)"
+        after.append(f"({column}, {user_id}) {'<' if descending else '>'} {place}")
     conditions = ["u.deleted_at IS NULL", *after]
     # the planner must know the limit, so it is no parameter
     order = f"ORDER BY {column} {direction}, {user_id} {direction} LIMIT"
 
     def page_of(selected: str) -> bytes:
         # an aggregate takes rows in the order in which a sorted subquery gives them
-        return f"""
+        page = f"""
 SELECT array_to_string((array_agg(p.record))[:{listing.limit}], ',') AS users, count(*) > {listing.limit} AS more,
     (array_agg(p.key))[{listing.limit}] AS key, (array_agg(p.id))[{listing.limit}] AS id
-FROM (SELECT {RECORD} AS record, {selected}) p""".encode()  # noqa: S608 - only from above
+FROM (SELECT {RECORD} AS record, {selected}) p"""  # noqa: S608 - only from above
+        if walks and after:
+            kind = "text" if column == COLUMNS["email"] else "timestamptz"
+            places = f"unnest(%(key)s::{kind}[], %(last_id)s::uuid[]) WITH ORDINALITY AS place (key, last_id, number)"
+            page = f"SELECT place.number, page.* FROM {places} CROSS JOIN LATERAL ({page}) page"  # noqa: S608 - as above
+        return page.encode()
 
     def of_those(*those: str) -> bytes:
         where = " AND ".join((*conditions, *those))
@@ -166,7 +180,7 @@ FROM (SELECT {RECORD} AS record, {selected}) p""".encode()  # noqa: S608 - only 
         page = f"ORDER BY o.updated_at {direction}, o.id {direction} LIMIT {listing.limit + 1}"
         ids = f"SELECT o.id, o.updated_at FROM ({first}) o WHERE {wanted} {page}"  # noqa: S608 - as above
         look = page_of(f"o.updated_at AS key, u.id FROM ({ids}) o JOIN read_model.users u ON u.id = o.id {page}")
-    return Question(sql=of_those(*filters), values=values, walks=not compared, look=look, by_parts=by_parts)
+    return Question(sql=of_those(*filters), values=values, look=look, by_parts=by_parts)
 
 
 def cursor_after(listing: Listing, key: datetime | str, user_id: UUID) -> str:

@@ -1,105 +1,22 @@
 """Pages of users as they are now, from the read model."""
 
-import asyncio
-from dataclasses import dataclass
-from typing import Final
-from urllib.parse import urlencode
-
-import orjson
-
-from query_api.lanes import Lanes
-from query_api.listing import COMMON, Listing, Question, cursor_after, question_of
-from query_api.model import body_of
-from runtime.database import Connection, Row
-from runtime.failures import Overloaded
-
-# connections for walks along an index, which are short, and for searches, which may not be
-WALKS, SEARCHES = 2, 3
-READ_ONLY: Final = "-c default_transaction_read_only=on"
-# The order's own index, whatever the planner believes: a plan that was made while there were few users, or before
-# PostgreSQL has analysed them, read and sorted all of them for each page.
-BY_ORDER: Final = " ".join(f"-c enable_{way}=off" for way in ("sort", "seqscan", "bitmapscan", "hashjoin", "mergejoin"))
-# Which index serves a filter depends on how common its value is. And to start workers took longer than to find a page:
-# among a million users 21 ms instead of 8 for a role that one in a hundred has.
-# No page is to read a whole table: there is an index of each order, and of each part.
-PLANNED_ANEW: Final = "-c plan_cache_mode=force_custom_plan -c max_parallel_workers_per_gather=0 -c enable_seqscan=off"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageNow:
-    """`body` is the JSON of Page; `next` the path and query of the next one."""
-
-    body: bytes
-    next: str | None
+from query_api.listing import Listing
+from query_api.pages import PageNow
+from query_api.searches import Searches
+from query_api.walks import Walks
 
 
 class Lists:
-    """Reads pages; who asks for the same list at the same moment shares one query, which began after each had asked.
-
-    A list is under way once at most: who asks for it meanwhile waits for the next. Searches hold up no walks.
-    """
+    """Reads pages: walks, which are short, and searches, which may not be and hold up no walks."""
 
     def __init__(self, url: str, *, timeout: float, queue_limit: int) -> None:
-        self._timeout = timeout
-        self._queue_limit = queue_limit
-        self._walks = Lanes(url, options=f"{READ_ONLY} {BY_ORDER}", number=WALKS, timeout=timeout)
-        self._searches = Lanes(url, options=f"{READ_ONLY} {PLANNED_ANEW}", number=SEARCHES, timeout=timeout)
-        self._waiting: dict[Listing, asyncio.Task[PageNow]] = {}
-        self._under_way: dict[Listing, asyncio.Task[PageNow]] = {}
+        self._walks = Walks(url, timeout=timeout, queue_limit=queue_limit)
+        self._searches = Searches(url, timeout=timeout, queue_limit=queue_limit)
 
     async def page(self, listing: Listing) -> PageNow:
         """Raises a 422 problem for a cursor that is of no such list, Unavailable and Overloaded."""
-        run = self._waiting.get(listing)
-        if run is None:
-            if len(self._waiting) >= self._queue_limit:
-                raise Overloaded(f"{len(self._waiting)} lists are waiting already")
-            run = asyncio.create_task(self._run(listing, question_of(listing), self._under_way.get(listing)))
-            self._waiting[listing] = run
-        # one caller who goes away leaves it to the others
-        return await asyncio.shield(run)
+        return await (self._walks if listing.walks else self._searches).page(listing)
 
     async def close(self) -> None:
-        if runs := {*self._waiting.values(), *self._under_way.values()}:
-            await asyncio.wait(runs)
         await self._walks.close()
         await self._searches.close()
-
-    async def _run(self, listing: Listing, question: Question, before: "asyncio.Task[PageNow] | None") -> PageNow:
-        run = self._waiting[listing]
-        lanes = self._walks if question.walks else self._searches
-        try:
-            if before is not None:
-                await asyncio.wait({before}, timeout=self._timeout)
-            lane = await lanes.take()
-        finally:
-            del self._waiting[listing]
-        self._under_way[listing] = run
-        try:
-            return _page(listing, await lane.use(lambda connection: _answer(connection, question)))
-        finally:
-            lanes.put_back(lane)
-            if self._under_way[listing] is run:
-                del self._under_way[listing]
-
-
-async def _answer(connection: Connection, question: Question) -> Row:
-    async def asked(sql: bytes) -> Row:
-        cursor = await connection.execute(sql, question.values, prepare=True)
-        [row] = await cursor.fetchall()
-        return row
-
-    if question.by_parts is not None and not (await asked(COMMON.encode()))["common"]:
-        return await asked(question.by_parts)
-    if question.look is not None and (answer := await asked(question.look))["more"]:
-        return answer
-    return await asked(question.sql)
-
-
-def _page(listing: Listing, answer: Row) -> PageNow:
-    cursor = cursor_after(listing, answer["key"], answer["id"]) if answer["more"] else None
-    users = body_of(f"[{answer['users'] or ''}]")
-    body = b'{"users":%s,"next_cursor":%s}' % (users, orjson.dumps(cursor))
-    if cursor is None:
-        return PageNow(body=body, next=None)
-    query = urlencode({**listing.filters(), "sort": listing.sort, "limit": str(listing.limit), "cursor": cursor})
-    return PageNow(body=body, next=f"/users?{query}")

@@ -14,10 +14,11 @@ from identity.caller import GATE, check_scopes, needs
 from identity.roles import Scope
 from query_api.freshness import Freshness, Wanted, wanted
 from query_api.listing import Listing, Page
-from query_api.listing_now import Lists, PageNow
+from query_api.listing_now import Lists
 from query_api.listing_then import link_of, page_then
 from query_api.model import Found, Model
 from query_api.moments import Moment, archive_of, checked, position_of, readable, user_moment
+from query_api.pages import PageNow
 from runtime.entity_tags import entity_tags
 from runtime.problems import Problem, described
 

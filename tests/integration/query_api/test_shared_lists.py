@@ -1,11 +1,13 @@
 """Who asks for the same list at the same moment shares a query; what is seen of that is how many the database has."""
 
 import asyncio
-from typing import Any, LiteralString
+import itertools
+from typing import Any, LiteralString, get_args
 
 import httpx
 import psycopg
 
+from query_api.listing import Sort
 from tests.integration.query_api.conftest import MakeUser
 from tests.read_model import ReadModel
 from tests.waiting import aeventually
@@ -57,6 +59,25 @@ async def test_the_same_list_is_read_once_for_all_who_wait_for_it(
 async def test_a_wrong_cursor_is_refused_to_each_who_sends_it(queries: httpx.AsyncClient) -> None:
     answers = await asyncio.gather(*(queries.get("/users?cursor=x") for _ in range(5)))
     assert {answer.status_code for answer in answers} == {422}
+
+
+async def test_pages_that_are_asked_for_together_are_each_as_if_asked_for_alone(
+    queries: httpx.AsyncClient, model: ReadModel, make_user: MakeUser
+) -> None:
+    model.hold([make_user(number) for number in range(1, 13)])
+    alone: dict[str, Any] = {"/users?cursor=x": None}
+    for sort, limit in itertools.product(get_args(Sort), (1, 5)):
+        path: str | None = f"/users?sort={sort}&limit={limit}"
+        while path is not None:
+            answer = await queries.get(path)
+            alone[path] = answer.json()
+            path = answer.links["next"]["url"] if "next" in answer.links else None
+    paths = [*alone, *reversed(alone)]
+    together = await asyncio.gather(*(queries.get(path) for path in paths))
+    wrong = {path for path, answer in zip(paths, together, strict=True) if answer.status_code == 422}
+    assert wrong == {"/users?cursor=x"}
+    for path, answer in zip(paths, together, strict=True):
+        assert path in wrong or answer.json() == alone[path]
 
 
 async def test_a_failure_is_told_to_all_and_the_next_one_reads(
