@@ -92,7 +92,7 @@ class Listing(BaseModel):
     @property
     def walks(self) -> bool:
         """Its order alone finds the users, wherever the page is."""
-        return self.email is None and self.status is None and self.role is None and self.q is None
+        return all(getattr(self, name) is None for name in FILTERS)
 
     def filters(self) -> dict[str, str]:
         """The filters as they stand in a query string."""
