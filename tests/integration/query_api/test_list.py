@@ -133,6 +133,7 @@ def test_a_list_walks_its_order_though_the_plan_was_made_when_there_were_none(
     key = NOON.isoformat() if sort.endswith("_at") else "ada@example.com"
     with psycopg.connect(database_url, options=BY_ORDER) as connection:
         for one in (first, first.model_copy(update={"cursor": cursor_after(first, key, UUID(int=1))})):
+            assert one.walks
             question = question_of(one)
             plan = str(connection.execute(b"EXPLAIN " + question.sql, question.values).fetchall())
             assert "Sort" not in plan

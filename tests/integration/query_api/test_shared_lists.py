@@ -2,12 +2,14 @@
 
 import asyncio
 import itertools
+from datetime import UTC, datetime
 from typing import Any, LiteralString, get_args
+from uuid import UUID
 
 import httpx
 import psycopg
 
-from query_api.listing import Sort
+from query_api.listing import Listing, Sort, cursor_after
 from tests.integration.query_api.conftest import MakeUser
 from tests.read_model import ReadModel
 from tests.waiting import aeventually
@@ -72,6 +74,10 @@ async def test_pages_that_are_asked_for_together_are_each_as_if_asked_for_alone(
             answer = await queries.get(path)
             alone[path] = answer.json()
             path = answer.links["next"]["url"] if "next" in answer.links else None
+    for end in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)):
+        # a cursor that somebody made up spoils no other page
+        path = f"/users?cursor={cursor_after(Listing.model_validate({}), end, UUID(int=0))}"
+        alone[path] = (await queries.get(path)).raise_for_status().json()
     paths = [*alone, *reversed(alone)]
     together = await asyncio.gather(*(queries.get(path) for path in paths))
     wrong = {path for path, answer in zip(paths, together, strict=True) if answer.status_code == 422}
